@@ -1,0 +1,34 @@
+"""Stochastic and ordinary differential equations in PyTorch.
+
+sde = ss.SDE(drift=lambda t, y: -y, diffusion=lambda t, y: 0.3 * torch.ones_like(y), additive=True)
+sol = ss.solve(sde, torch.ones(1000, 2), torch.linspace(0, 1, 11), dt=0.01, seed=0)
+"""
+
+from sdesolve import errors, methods
+from sdesolve.brownian import BrownianPath
+from sdesolve.errors import CompileError, SolveError, SolveInterrupted
+from sdesolve.problem import ODE, SDE, time_reversed
+from sdesolve.solution import Solution, Stats, Status
+from sdesolve.solve import solve
+from sdesolve.state import batch_time
+from sdesolve.step_size import PID
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ODE",
+    "PID",
+    "SDE",
+    "BrownianPath",
+    "CompileError",
+    "Solution",
+    "SolveError",
+    "SolveInterrupted",
+    "Stats",
+    "Status",
+    "batch_time",
+    "errors",
+    "methods",
+    "solve",
+    "time_reversed",
+]

@@ -1,0 +1,281 @@
+"""Gradients of ODE solves by the continuous adjoint: one more solve, backwards, in memory that does not grow with steps.
+
+For dy/dt = f(t, y; p) and a loss L of the outputs y(t_i), with a = dL/dy(t),
+
+    da/dt = -a^T df/dy,      dL/dp = int_{t_0}^{t_T} a^T df/dp dt,      a(t_i^-) = a(t_i^+) + dL/dy(t_i)
+
+(Pontryagin et al. 1962; Chen et al. 2018, NeurIPS, appendix B). The state is solved backwards along with a, and is put
+back on the forward solution at every output. The parameters' integral steers no step sizes (Kidger, Chen & Lyons 2021,
+"Hey, that's not an ODE"): the error of y and of a does, each trajectory's on its own, and a is scaled to size one first so that
+tolerances mean something for losses of any size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sdesolve.capture import Captured, leaves
+from sdesolve.clock import Landings, Proposal
+from sdesolve.errors import SolveError, message
+from sdesolve.loop import Effect
+from sdesolve.methods.method import Increments, State, Step
+from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result
+from sdesolve.solution import Status
+from sdesolve.state import StateSpec
+from sdesolve.step_size import PID, StepTable, rms
+from sdesolve.system import System
+
+
+class Backsolve:
+    """Run forwards without a graph; on the way back solve the adjoint equation."""
+
+    def __init__(self, plan: FixedPlan | AdaptivePlan, captured: Captured) -> None:
+        if plan.system.is_sde:
+            raise ValueError(
+                message("adjoint", "'backsolve' for an SDE", "'backsolve' for ODEs", "Use adjoint='direct'.")
+            )
+        self.plan = replace(plan, isolate=False) if isinstance(plan, FixedPlan) else plan
+        self.captured = captured
+
+    def run(self, y0: Tensor, report: Report | None = None) -> Result:
+        """Run as one autograd.Function of y0 and of every leaf that the drift depends on."""
+        if not torch.is_grad_enabled():
+            return self.plan.run(y0, report)
+        parameters = self._parameters(y0)
+        found: list[Result] = []
+        ys = _Backsolve.apply(self.plan, report, found, len(parameters), y0, *parameters)
+        return replace(found[0], ys=ys)
+
+    def _parameters(self, y0: Tensor) -> list[Tensor]:
+        """Leaves known from the functions' closures and modules, and those found behind one evaluation."""
+        system, spec = self.plan.system, self.plan.system.spec
+        start = torch.as_tensor(self.plan.ts[0], dtype=spec.time_dtype, device=spec.device)
+        t0 = start[0] if len(start) == 1 else spec.expand(start)
+        if t0.ndim == 0 and isinstance(self.plan, AdaptivePlan) and not self.plan.shared:
+            t0 = spec.expand(start.expand(spec.batch))
+        with torch.enable_grad():
+            f = system.drift(t0, y0.detach())
+        known = [*self.captured.differentiable(), *([f] if f.requires_grad else [])]
+        return leaves(known)
+
+
+class _Backsolve(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        plan: Plan,
+        report: Report | None,
+        found: list[Result],
+        count: int,
+        y0: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        with torch.no_grad():
+            result = plan.run(y0.detach(), report)
+        found.append(result)
+        ctx.plan, ctx.status = plan, result.status
+        ctx.save_for_backward(result.ys, *parameters)
+        return result.ys
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        ys, *parameters = ctx.saved_tensors
+        scale = grad.abs().nan_to_num().max().clamp(min=torch.finfo(grad.dtype.to_real()).tiny)
+        a, *rest = solve_adjoint(ctx.plan, ys, grad / scale, parameters, ctx.status)
+        return None, None, None, None, a * scale, *(g * scale for g in rest)
+
+
+def solve_adjoint(
+    plan: FixedPlan | AdaptivePlan, ys: Tensor, grads: Tensor, parameters: list[Tensor], status: Tensor
+) -> list[Tensor]:
+    """dL/dy0 and dL/dp from dL/dys; (T, batch, ...) both. Failed trajectories have no part in it."""
+    wrong = status != Status.SUCCESS
+    if wrong.any():
+        if wrong.all():
+            return [torch.zeros_like(ys[0]), *map(torch.zeros_like, parameters)]
+        mask = plan.system.spec.expand(wrong)
+        good = ys[:, int((~wrong).nonzero()[0])].unsqueeze(1)
+        ys, grads = torch.where(mask, good, ys), torch.where(mask, 0.0, grads)
+    if isinstance(plan, AdaptivePlan) and plan.ts.shape[1] == 1:
+        return _whole(plan, ys, grads, parameters)
+    return _by_intervals(plan, ys, grads, parameters)
+
+
+class AdjointSystem(System):
+    """(y, a, dL/dp) as one flat state. origin, end : t at s = 0 and 1, and speed : dt/ds, where trajectories have times of their own."""
+
+    def __init__(self, system: System, parameters: list[Tensor], lanes: bool) -> None:
+        self.system, self.parameters, self.lanes = system, parameters, lanes
+        self.width = prod(system.spec.shape)
+        self.sizes = [self.width, self.width, *(self._flat(p).numel() for p in parameters)]
+        self.spec = StateSpec(1, False, (sum(self.sizes),), system.spec.dtype, system.spec.device)
+        self.is_sde, self.noise, self.names = False, None, system.names
+        self.origin: Tensor | None = None
+        self.end: Tensor | None = None
+        self.speed: Tensor | None = None
+
+    def pack(self, y: Tensor, a: Tensor, grads: list[Tensor]) -> Tensor:
+        return torch.cat([y.reshape(-1), a.reshape(-1), *(self._flat(g).to(y.dtype) for g in grads)])
+
+    def _flat(self, gradient: Tensor) -> Tensor:
+        """Of a parameter: one number after the other; a complex one is two in a real state."""
+        real = gradient.is_complex() and not self.system.spec.dtype.is_complex
+        return (torch.view_as_real(gradient.detach().resolve_conj()) if real else gradient).reshape(-1)
+
+    def _like(self, flat: Tensor, parameter: Tensor) -> Tensor:
+        """The reverse of ``_flat``."""
+        if parameter.is_complex() and not flat.is_complex():
+            return torch.view_as_complex(flat.reshape(*parameter.shape, 2)).to(parameter.dtype)
+        flat = flat.real if flat.is_complex() and not parameter.is_complex() else flat
+        return flat.reshape(parameter.shape).to(parameter.dtype)
+
+    def unpack(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        shape = self.system.spec.shape
+        return z[: self.width].view(shape), z[self.width : 2 * self.width].view(shape), z[2 * self.width :]
+
+    def drift(self, t: Tensor, y: Tensor) -> Tensor:
+        z, spec = y, self.system.spec
+        state, a, _ = self.unpack(z)
+        if self.speed is not None and self.origin is not None and self.end is not None:
+            time = spec.expand(torch.lerp(self.origin, self.end, t))
+            a_in = a * spec.expand(self.speed)
+        else:
+            time = spec.expand(t.expand(spec.batch)) if self.lanes else t
+            a_in = a
+        with torch.enable_grad():
+            inner = state.detach().requires_grad_()
+            f = self.system.drift(time, inner)
+            if f.requires_grad:
+                found: tuple[Tensor | None, ...] = torch.autograd.grad(
+                    f, (inner, *self.parameters), a_in, allow_unused=True, retain_graph=True
+                )
+            else:
+                found = (None,) * (1 + len(self.parameters))
+        f = f.detach() * spec.expand(self.speed) if self.speed is not None else f.detach()
+        like = (inner, *self.parameters)
+        parts = [torch.zeros_like(x) if g is None else -g for g, x in zip(found, like, strict=True)]
+        return self.pack(f, parts[0], parts[1:])
+
+    def control(self, control: PID) -> PID:
+        """The tolerances for y, a and the parameters. Where components of y have their own, a has the strictest one above 0."""
+
+        def flat(tolerance: float | Tensor) -> float | Tensor:
+            if not isinstance(tolerance, Tensor) or tolerance.ndim == 0:
+                return tolerance
+            positive = tolerance[tolerance > 0]
+            least = positive.min() if positive.numel() else tolerance.min()
+            of_y = tolerance.to(self.spec.device, self.spec.time_dtype).expand(self.system.spec.shape).reshape(-1)
+            return torch.cat([of_y, least.to(of_y).expand(sum(self.sizes) - self.width)])
+
+        return replace(control, rtol=flat(control.rtol), atol=flat(control.atol))
+
+    def norm(self, error: Tensor) -> Tensor:
+        """Seminorm: the worst trajectory's error in y or in a; the parameters' integral has no say."""
+        y, a, _ = self.unpack(error)
+        spec = self.system.spec
+        return torch.maximum(rms(y, spec), rms(a, spec)).max().reshape(1)
+
+    def gradients(self, z: Tensor) -> list[Tensor]:
+        _, a, rest = self.unpack(z)
+        parts = torch.split(rest, self.sizes[2:])
+        return [a, *(self._like(g, p) for g, p in zip(parts, self.parameters, strict=True))]
+
+
+def _check(result: Result) -> Result:
+    assert result.status is not None
+    if bool((result.status != Status.SUCCESS).any()):
+        reason = Status(int(result.status.max()))
+        raise SolveError(
+            f"adjoint: the backward solve failed near t = {float(result.reached[0]):.6g}: {reason.text}. The equation may be "
+            "unstable backwards in time; adjoint='direct' does not solve it backwards.",
+            reason=reason,
+            time=float(result.reached[0]),
+        )
+    return result
+
+
+def _whole(plan: AdaptivePlan, ys: Tensor, grads: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+    """One solve from the last output time to the first; the outputs' gradients enter as jumps on the way."""
+    system = AdjointSystem(plan.system, parameters, lanes=not plan.shared)
+    backwards = plan.ts[::-1].copy()
+    # which output a landing point is; -1 for a jump of the right-hand side
+    landings = Landings.merge(backwards, tuple(plan.control.jumps))
+    outputs = torch.as_tensor(np.where(landings.outputs < 0, -1, len(ys) - 1 - landings.outputs), device=ys.device)
+
+    def jump(before: State, inc: Increments, step: Step, accept: Tensor, proposal: Proposal) -> Effect:
+        i = outputs[proposal.target]
+        landed = accept & proposal.landing & (i >= 0)
+        i = i.clamp(min=0)
+        fresh = torch.cat([ys[i].reshape(-1), grads[i].reshape(-1)])
+        z = step.state.y
+        _, a, _ = system.unpack(z)
+        fresh[system.width :] += a.reshape(-1)
+        return Effect(torch.where(landed, torch.cat([fresh, z[2 * system.width :]]), z), changed=landed)
+
+    backward = AdaptivePlan(
+        system,
+        plan.method,
+        system.control(plan.control),
+        backwards,
+        shared=True,
+        max_steps=plan.max_steps,
+        probe=False,
+        watcher=jump,
+        norm=system.norm,
+    )
+    zeros = [torch.zeros_like(p) for p in parameters]
+    with torch.no_grad():
+        result = _check(backward.run(system.pack(ys[-1], grads[-1], zeros)))
+    return system.gradients(result.ys[-1])
+
+
+def _by_intervals(plan: FixedPlan | AdaptivePlan, ys: Tensor, grads: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+    """A solve for each output interval: for fixed steps, and for output times of each trajectory's own."""
+    own = plan.ts.shape[1] > 1
+    system = AdjointSystem(plan.system, parameters, lanes=isinstance(plan, AdaptivePlan) and not plan.shared)
+    a, sums = grads[-1], [torch.zeros_like(p) for p in parameters]
+    for i in range(len(ys) - 1, 0, -1):
+        if own:
+            system.origin, system.end, system.speed = (
+                torch.as_tensor(v, dtype=system.system.spec.time_dtype, device=ys.device)
+                for v in (plan.ts[i - 1], plan.ts[i], plan.ts[i] - plan.ts[i - 1])
+            )
+        z = system.pack(ys[i], a, sums)
+        with torch.no_grad():
+            result = _check(_interval(plan, system, i, own).run(z))
+        a, *sums = system.gradients(result.ys[-1])
+        a = a + grads[i - 1]
+    return [a, *sums]
+
+
+def _interval(plan: FixedPlan | AdaptivePlan, system: AdjointSystem, i: int, own: bool) -> FixedPlan | AdaptivePlan:
+    """The solve from output i back to output i - 1; in s from 1 to 0 where trajectories have times of their own."""
+    ends: NDArray[np.float64] = np.array([[1.0], [0.0]]) if own else plan.ts[[i, i - 1]]
+    if isinstance(plan, AdaptivePlan):
+        return AdaptivePlan(
+            system,
+            plan.method,
+            system.control(plan.control),
+            ends,
+            shared=True,
+            max_steps=plan.max_steps,
+            probe=False,
+            norm=system.norm,
+        )
+    if own:
+        count = int((plan.table.saves[i] - plan.table.saves[i - 1]).max())
+        times = np.linspace(1.0, 0.0, count + 1)
+    else:
+        low, high = plan.table.saves[i - 1], plan.table.saves[i]
+        times, count = plan.table.times[low : high + 1][::-1], int(high - low)
+    table = StepTable(times.copy(), np.diff(times), np.array([0, count]))
+    return FixedPlan(system, plan.method, table, ends)

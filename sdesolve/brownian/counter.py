@@ -1,0 +1,215 @@
+"""The counter layout: which word of the generator's counter names what. Frozen.
+
+A random number is a pure function of its name. The name is a Philox key and counter, six 32-bit words:
+
+    ====  ==============================================================================================
+    word  meaning
+    ====  ==============================================================================================
+    k0    low 32 bits of the seed (a Python int in [0, 2^64))
+    k1    high 32 bits of the seed
+    c0    trajectory id, 0 <= id < 2^32
+    c1    cell word, two's complement: cell >> 2 for whole cells, which are packed four to a call;
+          the cell itself (floor of its start / dt) for everything that is not packed
+    c2    channel (low 24 bits) | stream << 24 (high 8 bits)
+    c3    node within the cell: 0 for whole cells; off-grid steps: the tick, in units of 2^-32 of the cell
+    ====  ==============================================================================================
+
+    ======  ===============================================================================================
+    stream  drawn from it
+    ======  ===============================================================================================
+    0       W: Brownian increments of whole cells
+    1       H: space-time Levy areas of whole cells
+    2       K: space-time-time Levy areas of whole cells
+    3       Levy areas between channels
+    4       W of off-grid steps: steps of a fixed-step solve that are not whole cells
+    5-7     reserved: W, H and K at the nodes of the bridge within a cell (c3 = node)
+    8-127   free
+    +128    the refinement of stream - 128: 32 further bits for every word, drawn for float64 only
+    ======  ===============================================================================================
+
+A call of the generator gives four words w0..w3 and by Box-Muller four normals: z0, z1 from the uniforms of
+w0 (radius) and w1 (angle), z2, z3 from those of w2 and w3; even components take the cosine. The normal of
+whole cell n is component n & 3 of the call with c1 = n >> 2, so cells reach over [-2^33, 2^33). Off-grid
+steps take z0, in cells of [-2^31, 2^31).
+
+float64 normals are made of the float32 words with the refinement stream's words behind them: the same numbers
+with more digits. float32 pays for one call per four normals, float64 for two.
+
+The functions here are elementwise, without state, branches on values or host synchronisation: they serve
+eager and compiled loops alike.
+"""
+
+import operator
+
+import torch
+from torch import Tensor
+
+from sdesolve.brownian.normal import box_muller, uniform
+from sdesolve.brownian.philox import WORD, philox4x32
+from sdesolve.errors import message
+
+W, H, K, AREA, OFF_GRID = 0, 1, 2, 3, 4
+REFINEMENT = 128
+
+CELLS_PER_CALL = 4
+MAX_CELL = 2**33
+"""Whole cells lie in [-MAX_CELL, MAX_CELL)."""
+MAX_OFF_GRID_CELL = 2**31
+"""Cells of off-grid steps lie in [-MAX_OFF_GRID_CELL, MAX_OFF_GRID_CELL)."""
+MAX_CHANNELS = 2**24
+MAX_PATH = 2**32
+"""Trajectory ids lie in [0, MAX_PATH)."""
+
+BLOCK = 250_000
+"""Normals that a block should hold: enough that the 0.3 ms of an eager draw do not count, and not so many
+that its temporary tensors leave the cache, which would triple the cost of a normal."""
+
+Key = tuple[Tensor, Tensor]
+"""Words (k0, k1) of a seed: 0-d int64 tensors."""
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def key_words(seed: int, device: torch.device | str | None = None) -> Key:
+    """Key words (k0, k1) of a seed: its low and its high 32 bits, as 0-d int64 tensors.
+
+    Raises
+    ------
+    ValueError
+        If `seed` is not an int in [0, 2^64).
+    """
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= operator.index(seed) < 2**64:
+        raise ValueError(message("seed", f"{seed!r} ({type(seed).__name__})", "an int in [0, 2**64)"))
+    value = operator.index(seed)
+    return torch.tensor(value & WORD, device=device), torch.tensor(value >> 32, device=device)
+
+
+def whole_cell_counter(paths: Tensor, channels: int, quads: Tensor, stream: int = W) -> Words:
+    """Counter words that name the calls for cells 4 quad .. 4 quad + 3 of every path and channel.
+
+    Parameters
+    ----------
+    paths
+        Trajectory ids, int64 `(batch,)`.
+    channels
+        Number of channels; they are numbered 0 .. channels - 1.
+    quads
+        Values of cell >> 2, int64 `(Q,)`, or `(Q, batch)` if every path has a clock of its own.
+
+    Returns
+    -------
+    Words (c0, c1, c2, c3), int64, that broadcast to `(Q, batch * channels)`; the channel varies fastest.
+    """
+    return _counter(paths, channels, quads, torch.zeros_like(quads[:1]), stream)
+
+
+def off_grid_counter(paths: Tensor, channels: int, cells: Tensor, ticks: Tensor, stream: int = OFF_GRID) -> Words:
+    """Counter words that name the calls for off-grid steps, see `step_cells`.
+
+    `cells` and `ticks` are int64 `(K,)` or `(K, batch)`; the words broadcast to `(K, batch * channels)`.
+    """
+    return _counter(paths, channels, cells, ticks, stream)
+
+
+def cell_normals(key: Key, paths: Tensor, channels: int, quads: Tensor, dtype: torch.dtype, stream: int = W) -> Tensor:
+    """Standard normals of whole cells, four consecutive cells for each quad.
+
+    Parameters
+    ----------
+    key
+        Words of the seed, see `key_words`.
+    paths
+        Trajectory ids, int64 `(batch,)`, each in [0, 2^32).
+    channels
+        Number of channels, up to 2^24.
+    quads
+        Values of cell >> 2, int64 `(Q,)`, or `(Q, batch)` if every path has a clock of its own.
+    dtype
+        `torch.float32` or `torch.float64`.
+    stream
+        Which of the table's streams to draw from.
+
+    Returns
+    -------
+    `(4 Q, batch, channels)`: row 4 i + j belongs to cell 4 quads[i] + j.
+    """
+    counter = whole_cell_counter(paths, channels, quads, stream)
+    z = [torch.stack(_four_normals(key, part, dtype), dim=1) for part in _parts(counter)]
+    return _joined(z).view(CELLS_PER_CALL * quads.shape[0], paths.shape[0], channels)
+
+
+def off_grid_normals(
+    key: Key,
+    paths: Tensor,
+    channels: int,
+    cells: Tensor,
+    ticks: Tensor,
+    dtype: torch.dtype,
+    stream: int = OFF_GRID,
+) -> Tensor:
+    """Standard normals `(K, batch, channels)` of off-grid steps.
+
+    `cells` and `ticks`, int64 `(K,)` or `(K, batch)`, name the steps, see `step_cells`; the other arguments
+    are those of `cell_normals`. Each normal costs a call of its own.
+    """
+    counter = off_grid_counter(paths, channels, cells, ticks, stream)
+    z = [_pair_of_normals(key, part, dtype)[0] for part in _parts(counter)]
+    return _joined(z).view(cells.shape[0], paths.shape[0], channels)
+
+
+def _counter(paths: Tensor, channels: int, cells: Tensor, nodes: Tensor, stream: int) -> Words:
+    """Words over the flat index path * channels + channel: `(1 or K, 1 or batch * channels)`.
+
+    Flat, because compiled code vectorises over the last dimension: with channels in a dimension of their own,
+    two channels would cost five times as much a normal.
+    """
+    batch = paths.shape[0]
+    number = torch.arange(channels, dtype=torch.int64, device=paths.device) | (stream << 24)
+    path = paths[:, None].expand(batch, channels).reshape(1, -1)
+    channel = number.expand(batch, channels).reshape(1, -1)
+    return path, _flat(cells & WORD, channels), channel, _flat(nodes & WORD, channels)
+
+
+def _flat(values: Tensor, channels: int) -> Tensor:
+    """`(K,)` -> `(K, 1)`, `(K, batch)` -> `(K, batch * channels)`."""
+    if values.ndim == 1:
+        return values[:, None]
+    return values[..., None].expand(*values.shape, channels).flatten(1)
+
+
+def _parts(counter: Words) -> list[Words]:
+    """The calls cut along the last dimension, so that eager draws keep to blocks; compiled, one part."""
+    rows, width = counter[1].shape[0], counter[0].shape[1]
+    size = max(BLOCK // (CELLS_PER_CALL * max(rows, 1)), 1)
+    if torch.compiler.is_compiling() or width <= 2 * size:
+        return [counter]
+    cuts = [slice(begin, begin + size) for begin in range(0, width, size)]
+    c0, c1, c2, c3 = (word.expand(-1, width) for word in counter)
+    return [(c0[:, cut], c1[:, cut], c2[:, cut], c3[:, cut]) for cut in cuts]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+def _uniforms(key: Key, counter: Words, dtype: torch.dtype) -> Words:
+    """Uniforms of the four words of each call, of the counter's broadcast shape."""
+    words = philox4x32(*counter, *key)
+    if dtype == torch.float32:
+        u0, u1, u2, u3 = (uniform(word) for word in words)
+        return u0, u1, u2, u3
+    if dtype == torch.float64:
+        c0, c1, c2, c3 = counter
+        finer = philox4x32(c0, c1, c2 | (REFINEMENT << 24), c3, *key)
+        u0, u1, u2, u3 = (uniform(word, more) for word, more in zip(words, finer, strict=True))
+        return u0, u1, u2, u3
+    raise ValueError(message("dtype", dtype, "torch.float32 or torch.float64"))
+
+
+def _four_normals(key: Key, counter: Words, dtype: torch.dtype) -> Words:
+    u0, u1, u2, u3 = _uniforms(key, counter, dtype)
+    return *box_muller(u0, u1), *box_muller(u2, u3)
+
+
+def _pair_of_normals(key: Key, counter: Words, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    u0, u1, _, _ = _uniforms(key, counter, dtype)
+    return box_muller(u0, u1)

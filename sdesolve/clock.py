@@ -1,0 +1,129 @@
+"""Where each trajectory stands in time.
+
+A clock is two numbers a lane: the landing point last reached, and the time elapsed since. Both are exact enough in
+float32: an accepted step ends exactly where the next begins, and a landing point is reached by setting the elapsed
+time to zero, so nothing accumulates. There is a lane for each trajectory, or a single one that all share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+ClockState = tuple[Tensor, ...]
+
+
+class Proposal(NamedTuple):
+    """The step that each lane tries next, all (lanes,).
+
+    t0, t1 : where it starts and ends. h : its length, >= 0; 0 for a lane that rests. landing : it ends on a landing point.
+    target : index of the landing point ahead. cut : it is shorter than was asked for. ticket : what a source of noise
+    needs to know of the interval beyond its times (integers of a lattice, say).
+    """
+
+    t0: Tensor
+    t1: Tensor
+    h: Tensor
+    landing: Tensor
+    target: Tensor
+    cut: Tensor
+    ticket: tuple[Tensor, ...] = ()
+
+
+class Clock(Protocol):
+    """What the loop asks of a clock. Its state is a tuple of (lanes,) tensors, carried by the loop."""
+
+    direction: float
+    lanes: int
+
+    def start(self) -> ClockState: ...
+
+    def propose(self, state: ClockState, h: Tensor, active: Tensor) -> Proposal: ...
+
+    def advance(self, state: ClockState, proposal: Proposal, accept: Tensor) -> ClockState: ...
+
+    def finished(self, state: ClockState) -> Tensor: ...
+
+    def least_step(self, state: ClockState) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Landings:
+    """The points on which steps end: (points, 1) or (points, batch) in float64, first the start; which of them are
+    jumps of the right-hand side, and which output each one is (-1: none)."""
+
+    points: NDArray[np.float64]
+    jumps: NDArray[np.bool_]
+    outputs: NDArray[np.int64]
+
+    @staticmethod
+    def merge(ts: NDArray[np.float64], jumps: tuple[float, ...]) -> Landings:
+        """Output times (T, columns), strictly monotone, and the jumps strictly between first and last."""
+        low, high = min(ts[0, 0], ts[-1, 0]), max(ts[0, 0], ts[-1, 0])
+        inside = np.unique(np.array([j for j in jumps if low < j < high], dtype=np.float64))
+        if not len(inside):
+            return Landings(ts, np.zeros(len(ts), dtype=bool), np.arange(len(ts)))
+        points = np.unique(np.concatenate([ts[:, 0], inside]))
+        points = points if ts[-1, 0] > ts[0, 0] else points[::-1].copy()
+        outputs = np.full(len(points), -1)
+        outputs[np.isin(points, ts[:, 0])] = np.arange(len(ts))
+        return Landings(points[:, None], np.isin(points, inside), outputs)
+
+
+class RealClock:
+    """A clock of real numbers: state (index of the last landing point, time elapsed since)."""
+
+    def __init__(self, landings: Landings, lanes: int, dtype: torch.dtype, device: torch.device) -> None:
+        points = landings.points
+        self.lanes, self.last = lanes, len(points) - 1
+        self.direction = 1.0 if points[-1, 0] > points[0, 0] else -1.0
+        gaps = np.concatenate([np.abs(np.diff(points, axis=0)), np.zeros((1, points.shape[1]))])
+        put = lambda a: torch.as_tensor(a, dtype=dtype, device=device)
+        self.starts, self.ends, self.gaps = put(points), put(points), put(gaps)
+        if landings.jumps.any():
+            jump = torch.as_tensor(landings.jumps, device=device)[:, None]
+            ahead = torch.full_like(self.starts, self.direction * torch.inf)
+            # at a jump the function is asked one rounding unit before (for the end of a step) or behind (its start)
+            self.starts = torch.where(jump, torch.nextafter(self.starts, ahead), self.starts)
+            self.ends = torch.where(jump, torch.nextafter(self.ends, -ahead), self.ends)
+        self.eps = torch.finfo(dtype).eps
+
+    def start(self) -> ClockState:
+        index = torch.zeros(self.lanes, dtype=torch.int64, device=self.starts.device)
+        return index, torch.zeros(self.lanes, dtype=self.starts.dtype, device=self.starts.device)
+
+    def _at(self, table: Tensor, index: Tensor) -> Tensor:
+        return table[:, 0][index] if table.shape[1] == 1 else table.gather(0, index[None])[0]
+
+    def propose(self, state: ClockState, h: Tensor, active: Tensor) -> Proposal:
+        index, elapsed = state
+        target = (index + 1).clamp(max=self.last)
+        remaining = self._at(self.gaps, index) - elapsed
+        landing = (h >= remaining * (1 - 1e-3)) & active
+        # two equal steps rather than one long and one tiny
+        whole = torch.where(h > 0.5 * remaining, 0.5 * remaining, h)
+        after = elapsed + torch.where(landing, remaining, whole)
+        length = torch.where(active, torch.where(landing, remaining, after - elapsed), torch.zeros_like(h))
+        begin = self._at(self.starts, index)
+        t0 = begin + self.direction * elapsed
+        t1 = torch.where(landing, self._at(self.ends, target), begin + self.direction * (elapsed + length))
+        return Proposal(t0, t1, length, landing, target, length < h)
+
+    def advance(self, state: ClockState, proposal: Proposal, accept: Tensor) -> ClockState:
+        index, elapsed = state
+        landed = accept & proposal.landing
+        after = torch.where(landed, torch.zeros_like(elapsed), elapsed + proposal.h)
+        return torch.where(landed, proposal.target, index), torch.where(accept, after, elapsed)
+
+    def finished(self, state: ClockState) -> Tensor:
+        return state[0] >= self.last
+
+    def least_step(self, state: ClockState) -> Tensor:
+        """Below this, rounding of the elapsed time eats the step."""
+        index, elapsed = state
+        return 4 * self.eps * torch.maximum(elapsed, 1e-3 * self.eps * self._at(self.gaps, index))

@@ -1,0 +1,42 @@
+"""The probe that finds trajectories which read each other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sdesolve.errors import CoupledTrajectoriesError
+from sdesolve.system import System
+
+
+def refuse_coupled(system: System, t: Tensor, y: Tensor, f: Tensor) -> None:
+    """Move every second trajectory and see whether the derivatives of the others, ``f`` at ``y``, stay.
+
+    With a clock a trajectory, trajectories that read each other would be read at different times.
+    """
+    moved = (torch.arange(system.spec.batch, device=y.device) % 2).bool()
+    away = torch.where(system.spec.expand(moved), y + 0.1 * (1 + y.abs()), y)
+    with torch.no_grad():
+        g = system.drift(t, away)
+    if _same(f[~moved], g[~moved]):
+        return
+    with torch.no_grad():
+        again = system.drift(t, y)
+    if not _same(f, again):
+        raise CoupledTrajectoriesError(
+            f"{system.names[0]}: two evaluations at the same t and y differ; accepted is a function of (t, y). Does it draw "
+            "random numbers, or keep state between calls? For noise write an SDE."
+        )
+    raise CoupledTrajectoriesError(
+        f"{system.names[0]}: the derivative of one trajectory changes with another's state; accepted are trajectories that "
+        "do not read each other, as each has a step size of its own. If the whole state is one system, say batched=False in "
+        "the problem; if the batch should take common steps, say shared_steps=True in solve."
+    )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Equal up to what a matrix product may round differently; NaN compares equal to NaN."""
+    scale = torch.nan_to_num(a.abs(), posinf=0.0).amax() + torch.finfo(a.dtype).tiny
+    tolerance = torch.finfo(a.dtype).eps ** 0.75 * scale
+    close = ((a - b).abs() <= tolerance) | (a == b) | ~torch.isfinite(a)
+    return bool(close.all())

@@ -1,0 +1,130 @@
+"""The loop of fixed steps: every time is known beforehand, so nothing is judged and the host never waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdesolve.brownian.steps import Increments as NoiseBlocks
+from sdesolve.methods.method import Increments, Method, State
+from sdesolve.step_size import StepTable
+from sdesolve.system import System
+
+#: steps between two looks at a clock on the wall, and between two progress reports
+BLOCK_STEPS = 256
+
+#: (state, first, last) -> state after the steps first <= k < last
+Chunk = Callable[[State, int, int], State]
+
+
+@dataclass
+class FixedRun:
+    """What a loop of fixed steps leaves behind, also when it is interrupted.
+
+    kept, place : states, and for each output and trajectory the number of its state (-1: not reached). stuck : (batch,)
+    trajectories whose step failed. Dense records as in :func:`sdesolve.interpolate.dense_output`.
+    """
+
+    kept: list[Tensor]
+    place: np.ndarray
+    stuck: Tensor | None = None
+    times: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    states: list[Tensor] = field(default_factory=list)
+    powers: list[tuple[Tensor, ...]] = field(default_factory=list)
+
+    def outputs(self) -> Tensor:
+        """(T, batch, ...), or (T, ...) for a single trajectory; NaN where nothing was reached."""
+        missing = (self.place < 0).any()
+        stacked = torch.stack([*self.kept, torch.full_like(self.kept[0], torch.nan)] if missing else self.kept)
+        if self.place.ndim == 1:
+            if not missing and (self.place == np.arange(len(self.kept))).all():
+                return stacked
+            return stacked[torch.as_tensor(self.place, device=stacked.device)]
+        place = torch.as_tensor(self.place, device=stacked.device)
+        return stacked[place, torch.arange(place.shape[1], device=place.device)]
+
+
+@dataclass
+class FixedLoop:
+    """Steps of a table, with noise in blocks.
+
+    rest : (batch,) trajectories that stand still at their start, or None. dense : record what interpolation needs.
+    """
+
+    system: System
+    method: Method
+    table: StepTable
+    noise: NoiseBlocks | None = None
+    rest: Tensor | None = None
+    dense: bool = False
+    chunk: Chunk | None = None
+
+    def run(self, y0: Tensor, report: Callable[[int], None] | None = None) -> FixedRun:
+        """Take all steps; on Ctrl-C the run is left on the exception as ``run``."""
+        saves = self.table.saves
+        run = FixedRun([y0], np.where(saves == 0, 0, -1))
+        due = set(saves.reshape(-1).tolist())
+        state = State(y0, self.method.init(self.system, self._times(0, 0)[0], y0))
+        first = 0
+        try:
+            for last in self._bounds():
+                state = self._advance(state, first, last, due, run)
+                first = last
+                if report:
+                    report(last)
+        except KeyboardInterrupt as interrupt:
+            interrupt.run = run  # type: ignore[attr-defined]
+            raise
+        return run
+
+    def _bounds(self) -> list[int]:
+        """Ends of blocks: where noise is drawn anew, progress is shown, and a compiled chunk has to stop to save."""
+        count = self.table.total
+        if self.chunk is not None:
+            return [int(k) for k in np.unique(self.table.saves) if k > 0]
+        size = min(self.noise.size if self.noise else BLOCK_STEPS, BLOCK_STEPS)
+        return [*range(size, count, size), count]
+
+    def _times(self, first: int, last: int) -> list[Tensor]:
+        return self._tensors(self.table.times[first : last + 1])
+
+    def _tensors(self, array: np.ndarray) -> list[Tensor]:
+        spec = self.system.spec
+        rows = torch.as_tensor(np.ascontiguousarray(array), dtype=spec.time_dtype).to(spec.device).unbind()
+        return list(rows) if array.ndim == 1 else [spec.expand(row) for row in rows]
+
+    def _advance(self, state: State, first: int, last: int, due: set[int], run: FixedRun) -> State:
+        if self.chunk is not None:
+            state = self.chunk(state, first, last)
+            self._save(last, state, run)
+            return state
+        times, steps = self._times(first, last), self._tensors(self.table.steps[first:last])
+        noise = self.noise(first, last) if self.noise else None
+        for k in range(last - first):
+            inc = Increments(times[k], times[k + 1], steps[k], None if noise is None else noise[k])
+            state = self._step(state, inc, run)
+            if first + k + 1 in due:
+                self._save(first + k + 1, state, run)
+        return state
+
+    def _step(self, state: State, inc: Increments, run: FixedRun) -> State:
+        step = self.method.step(self.system, state, inc, dense=self.dense)
+        if self.dense:
+            run.times.append((inc.t0.reshape(-1), inc.h.reshape(-1)))
+            run.states.append(state.y)
+            run.powers.append(step.dense)
+        y1, expand = step.state.y, self.system.spec.expand
+        if step.failed is not None:
+            run.stuck = step.failed if run.stuck is None else run.stuck | step.failed
+            y1 = torch.where(expand(run.stuck), torch.nan, y1)
+        if self.rest is not None:
+            y1 = torch.where(expand(self.rest), state.y, y1)
+        return State(y1, step.state.cache)
+
+    def _save(self, count: int, state: State, run: FixedRun) -> None:
+        run.place[self.table.saves == count] = len(run.kept)
+        run.kept.append(state.y)

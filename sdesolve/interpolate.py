@@ -1,0 +1,97 @@
+"""Dense output: on each accepted step a polynomial,  y(t0 + theta h) = y0 + sum_j c_j theta^j,  theta in [0, 1]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdesolve.errors import message
+from sdesolve.state import StateSpec
+
+
+@dataclass(frozen=True)
+class DenseOutput:
+    """A piecewise polynomial a trajectory.
+
+    starts, lengths : (steps, lanes), in the order of the solve, rows of a trajectory's own steps first and rows that
+    are not its own behind (with infinite starts). states : (steps, ...). powers : coefficients of theta, theta^2, ...,
+    each (steps, ...). ends : (lanes,), first and last time. Lanes are trajectories, or 1 where all share the steps.
+    """
+
+    spec: StateSpec
+    direction: float
+    starts: Tensor
+    lengths: Tensor
+    states: Tensor
+    powers: tuple[Tensor, ...]
+    first: Tensor
+    last: Tensor
+
+    def __call__(self, t: float | Tensor) -> Any:
+        try:
+            query = torch.as_tensor(t, dtype=self.starts.dtype, device=self.starts.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(message("t", repr(t), "a number or a tensor (Q,) of times")) from error
+        if query.ndim > 1 or query.numel() == 0:
+            raise ValueError(message("t", f"shape {tuple(query.shape)}", "a number or (Q,) with Q >= 1"))
+        times = query.reshape(-1)
+        low, high = torch.minimum(self.first, self.last).max(), torch.maximum(self.first, self.last).min()
+        if ((times < low) | (times > high) | times.isnan()).any():
+            raise ValueError(message("t", f"{query.tolist()}", f"times from {low.item()} to {high.item()}"))
+        found = torch.stack([self._at(time) for time in times])
+        return self.spec.unravel(found[0] if query.ndim == 0 else found, lead=query.ndim)
+
+    def _at(self, time: Tensor) -> Tensor:
+        ahead = self.direction * self.starts.T.contiguous()
+        row = torch.searchsorted(ahead, (self.direction * time).expand(len(ahead), 1).contiguous(), right=True)
+        row = (row[:, 0] - 1).clamp(min=0)
+        start, length = (table.gather(0, row[None])[0] for table in (self.starts, self.lengths))
+        # behind the last accepted step of a trajectory that failed there is nothing to interpolate
+        slack = 16 * torch.finfo(time.dtype).eps * torch.maximum(self.first.abs(), self.last.abs())
+        beyond = ~(self.direction * (time - start - length) <= slack) | ~torch.isfinite(start)
+        theta = torch.where(beyond, 0.0, (time - start) / length)
+        if len(row) == 1 or not self.spec.batched:
+            pick = lambda x: x[row[0]]
+            theta, beyond = theta[0], beyond[0]
+        else:
+            lanes = torch.arange(len(row), device=row.device)
+            pick = lambda x: x[row, lanes]
+            theta, beyond = self.spec.expand(theta), self.spec.expand(beyond)
+        total = torch.zeros((), dtype=self.states.dtype, device=self.states.device)
+        for power in reversed(self.powers):
+            total = (total + pick(power)) * theta
+        return torch.where(beyond, torch.nan, pick(self.states) + total)
+
+
+def dense_output(
+    spec: StateSpec,
+    direction: float,
+    first: Tensor,
+    last: Tensor,
+    times: list[tuple[Tensor, Tensor]],
+    states: list[Tensor],
+    powers: list[tuple[Tensor, ...]],
+    taken: Tensor | None,
+) -> DenseOutput:
+    """Gather the steps of a solve; ``times`` are pairs (t0, h), each (lanes,); ``taken``, (steps, batch), says whose they are."""
+    starts = torch.stack([t0 for t0, _ in times])
+    lengths = torch.stack([h for _, h in times])
+    ys = torch.stack(states)
+    coefficients = tuple(torch.stack(list(power)) for power in zip(*powers, strict=True))
+    if taken is None or bool(taken.all()):
+        return DenseOutput(spec, direction, starts, lengths, ys, coefficients, first, last)
+    lanes = taken.shape[1]
+    starts, lengths = starts.expand(-1, lanes), lengths.expand(-1, lanes)
+    order = torch.sort((~taken).to(torch.int8), dim=0, stable=True).indices
+    mine = taken.gather(0, order)
+    starts = torch.where(mine, starts.gather(0, order), direction * torch.inf)
+    lengths = torch.where(mine, lengths.gather(0, order), 1.0)
+    if spec.batched:
+        column = torch.arange(lanes, device=order.device)
+        ys, coefficients = ys[order, column], tuple(c[order, column] for c in coefficients)
+    else:
+        ys, coefficients = ys[order[:, 0]], tuple(c[order[:, 0]] for c in coefficients)
+    return DenseOutput(spec, direction, starts, lengths, ys, coefficients, first, last)

@@ -1,0 +1,373 @@
+"""The loop of adaptive steps: one attempt and its commitment as pure functions, and the eager driver over them.
+
+``attempt`` takes a step in every lane and judges it; ``commit`` keeps what was accepted. Both are pure functions of
+tensors, so the same two run in the Python loop below and in the compiled one of ``compiled.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdesolve.clock import Clock, ClockState, Proposal
+from sdesolve.methods.method import Increments, Method, State, Step
+from sdesolve.solution import Status
+from sdesolve.step_size import PID, rms, scaled
+from sdesolve.system import System
+
+# plain ints: a compiled comparison of a tensor with an IntEnum's member is not elementwise
+RUNNING, SUCCESS = int(Status.RUNNING), int(Status.SUCCESS)
+
+#: given a proposal, the Brownian increments over it: (w, area)
+NoiseSource = Callable[[Proposal], tuple[Tensor | None, Tensor | None]]
+
+
+class Carry(NamedTuple):
+    """What passes from one step to the next. Lanes are the clocks: as many as trajectories, or one for all."""
+
+    y: Tensor  # the state
+    cache: tuple[Tensor, ...]  # of the method
+    clock: ClockState
+    h: Tensor  # (lanes,) the step to try next
+    memory: tuple[Tensor, ...]  # (lanes,) earlier error ratios
+    status: Tensor  # (batch,)
+    accepted: Tensor  # (lanes,)
+    rejected: Tensor  # (lanes,)
+
+
+class Attempt(NamedTuple):
+    """A step that was tried, and what is to become of it."""
+
+    inc: Increments
+    step: Step
+    proposal: Proposal
+    accept: Tensor  # (lanes,)
+    landed: Tensor  # (lanes,) accepted, and on a landing point
+    broken: Tensor  # (batch,) running, and the step gave NaN or infinity
+    stale: Tensor | None  # (batch,) the cache does not belong to the new state
+    clock: ClockState
+    h: Tensor
+    memory: tuple[Tensor, ...]
+    status: Tensor
+
+
+class Effect(NamedTuple):
+    """What a watcher changes of a step: the new state; the lanes that must try again, and with which part of the step
+    (both None: none); the trajectories whose state was changed, so that the method's cache is made anew."""
+
+    y: Tensor
+    again: Tensor | None = None
+    fraction: Tensor | None = None
+    changed: Tensor | None = None
+
+
+#: looks at a step that is about to be accepted: (state before, increments, step, accept, proposal) -> Effect
+Watcher = Callable[[State, Increments, Step, Tensor, Proposal], Effect]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The parts of a loop of adaptive steps; none of them changes while it runs."""
+
+    system: System
+    method: Method
+    clock: Clock
+    control: PID
+    noise: NoiseSource | None = None
+    watcher: Watcher | None = None
+    norm: Callable[[Tensor], Tensor] | None = None
+    jumps: Tensor | None = None
+    max_steps: int = 100_000
+    dense: bool = False
+
+    # ---- between the lanes (clocks) and the trajectories
+
+    def to_batch(self, lanes: Tensor) -> Tensor:
+        return lanes.expand(self.system.spec.batch)
+
+    def to_state(self, lanes: Tensor) -> Tensor:
+        """(lanes,) -> 0-d, or (batch, 1, ..., 1)."""
+        return lanes.reshape(()) if self.clock.lanes == 1 else self.system.spec.expand(lanes)
+
+    def worst(self, ratio: Tensor, running: Tensor) -> Tensor:
+        """(batch,) -> (lanes,): a shared clock obeys the worst of the running trajectories."""
+        ratio = torch.where(running, ratio, torch.zeros_like(ratio))
+        return ratio if self.clock.lanes == len(ratio) else ratio.amax(0, keepdim=True)
+
+    # ---- one step
+
+    def start(self, y: Tensor, cache: tuple[Tensor, ...], h: Tensor, status: Tensor) -> Carry:
+        zero = torch.zeros(self.clock.lanes, dtype=torch.int64, device=y.device)
+        ones = torch.ones(self.clock.lanes, dtype=h.dtype, device=y.device)
+        return Carry(y, cache, self.clock.start(), h, (ones,) * self.control.memory, status, zero, zero.clone())
+
+    def attempt(self, carry: Carry, rest: Tensor | None = None) -> Attempt:
+        """Try a step. Trajectories in ``rest``, (batch,), are given a step of length 0, and count as broken: the same
+        verdict as before, with no NaN in the graph."""
+        spec = self.system.spec
+        running = carry.status == RUNNING
+        active = ~self.clock.finished(carry.clock) & (
+            running.any().reshape(1) if self.clock.lanes != spec.batch else running
+        )
+        proposal = self.clock.propose(carry.clock, carry.h, active)
+        w, area = self.noise(proposal) if self.noise else (None, None)
+        inc = Increments(
+            self.to_state(proposal.t0),
+            self.to_state(proposal.t1),
+            self.clock.direction * self.to_state(proposal.h),
+            w,
+            area,
+        )
+        if rest is not None:
+            inc = self._resting(inc, rest)
+        before = State(carry.y, carry.cache)
+        step = self.method.step(self.system, before, inc, error=True, dense=self.dense)
+        with torch.no_grad():
+            ratio = self.ratio(carry.y, step)
+            good = torch.isfinite(ratio)
+            if step.failed is not None:
+                good = good & ~step.failed
+            if rest is not None:
+                good = good & ~rest
+            ratio = torch.where(good, ratio, torch.inf)
+            worst = self.worst(ratio, running)
+            accept = (worst <= 1) & active
+        stale = None
+        fraction = None
+        if self.watcher is not None:
+            effect = self.watcher(before, inc, step, accept, proposal)
+            step = step._replace(state=step.state._replace(y=effect.y))
+            stale = effect.changed
+            if effect.again is not None:
+                accept, fraction = accept & ~effect.again, effect.fraction
+        with torch.no_grad():
+            return self._judge(carry, inc, step, proposal, running, active, ratio, worst, accept, fraction, stale)
+
+    def _resting(self, inc: Increments, rest: Tensor) -> Increments:
+        """The same increments, but none for the trajectories in ``rest``."""
+        mask = self.system.spec.expand(rest)
+        still = lambda x: None if x is None else torch.where(rest.reshape(-1, *(1,) * (x.ndim - 1)), 0.0, x)
+        t1 = torch.where(mask, inc.t0, inc.t1) if inc.t0.ndim else inc.t1
+        return Increments(inc.t0, t1, torch.where(mask, 0.0, inc.h), still(inc.w), still(inc.area))
+
+    def ratio(self, y: Tensor, step: Step) -> Tensor:
+        """Error over tolerance of each trajectory; NaN or infinity where the step gave them."""
+        assert step.error is not None
+        y1 = step.state.y
+        # y1 - y1 is 0, or NaN where the new state is not finite
+        error = scaled(step.error.detach() + (y1 - y1).detach(), y.detach(), y1.detach(), self.control)
+        return self.norm(error) if self.norm else rms(error, self.system.spec)
+
+    def _judge(
+        self,
+        carry: Carry,
+        inc: Increments,
+        step: Step,
+        proposal: Proposal,
+        running: Tensor,
+        active: Tensor,
+        ratio: Tensor,
+        worst: Tensor,
+        accept: Tensor,
+        fraction: Tensor | None,
+        stale: Tensor | None,
+    ) -> Attempt:
+        assert self.method.error_order is not None
+        factor, memory = self.control.proposal(worst, accept, carry.memory, self.method.error_order)
+        h = proposal.h * factor
+        # a step cut short by a landing point says little of how long the next may be
+        h = torch.where(accept & proposal.cut & (factor >= 1), torch.maximum(h, carry.h), h)
+        if fraction is not None:
+            h = torch.where(active & ~accept & (worst <= 1), proposal.h * fraction, h)
+        if self.control.dt_max is not None:
+            h = h.clamp(max=self.control.dt_max)
+        least = self.clock.least_step(carry.clock)
+        if self.control.dt_min is not None:
+            least = torch.maximum(least, torch.full_like(least, self.control.dt_min))
+        tiny = active & ~accept & (h < least)
+        h = torch.where(active, torch.maximum(h, least), carry.h)
+        keep = accept & ~proposal.cut
+        memory = tuple(torch.where(keep, new, old) for new, old in zip(memory, carry.memory, strict=True))
+        clock = self.clock.advance(carry.clock, proposal, accept)
+
+        bad = running & ~torch.isfinite(ratio)
+        reason = torch.where(bad, int(Status.NONFINITE), int(Status.STEP_UNDERFLOW))
+        if step.failed is not None:
+            reason = torch.where(step.failed, int(Status.NOT_CONVERGED), reason)
+        spent = active & (carry.accepted + carry.rejected + 1 >= self.max_steps)
+        status = torch.where(running & self.to_batch(spent), int(Status.MAX_STEPS), carry.status)
+        status = torch.where(running & self.to_batch(tiny) & ~(ratio <= 1), reason, status)
+        status = torch.where(running & self.to_batch(accept & self.clock.finished(clock)), SUCCESS, status)
+        landed = accept & proposal.landing
+        if self.jumps is not None:
+            over = self.to_batch(landed & self.jumps[proposal.target])
+            stale = over if stale is None else stale | over
+        return Attempt(inc, step, proposal, accept, landed, bad, stale, clock, h, memory, status)
+
+    def choose(self, mask: Tensor, new: State, old: State) -> State:
+        """The new state where ``mask``, (batch,), is true."""
+        wide = lambda x: mask.reshape(-1, *(1,) * (x.ndim - 1)) if self.system.spec.batched else mask[0]
+        pairs = zip(new.cache, old.cache, strict=True)
+        return State(torch.where(wide(new.y), new.y, old.y), tuple(torch.where(wide(a), a, b) for a, b in pairs))
+
+    def commit(self, carry: Carry, a: Attempt, *, kept: str = "some", fresh: bool = False) -> Carry:
+        """Keep the accepted lanes. That ``kept`` is all or none, or every cache ``fresh``, an eager driver can know."""
+        old = State(carry.y, carry.cache)
+        state = a.step.state if kept == "all" else old
+        if kept == "some":
+            state = self.choose(self.to_batch(a.accept) & (carry.status == RUNNING), a.step.state, old)
+        if a.stale is not None and not fresh:
+            renewed = State(state.y, self.method.init(self.system, self._now(a), state.y))
+            state = self.choose(self.to_batch(a.stale), renewed, state)
+        taken = a.proposal.h > 0
+        return Carry(
+            state.y,
+            state.cache,
+            a.clock,
+            a.h,
+            a.memory,
+            a.status,
+            carry.accepted + (a.accept & taken),
+            carry.rejected + (~a.accept & taken),
+        )
+
+    def _now(self, a: Attempt) -> Tensor:
+        """Where the clocks stand after the step, as the functions are given it."""
+        idle = torch.zeros(self.clock.lanes, dtype=torch.bool, device=a.accept.device)
+        return self.to_state(self.clock.propose(a.clock, a.h, idle).t0)
+
+    def running(self, carry: Carry) -> Tensor:
+        return (carry.status == RUNNING).any()
+
+
+class Record(NamedTuple):
+    """An accepted step, for dense output: (lanes,) times and lengths, state at its start, coefficients, who took it."""
+
+    t0: Tensor
+    h: Tensor
+    y: Tensor
+    dense: tuple[Tensor, ...]
+    taken: Tensor
+
+
+@dataclass
+class Outputs:
+    """States at the output times, gathered while the loop runs: (T, batch, ...), NaN where it did not get.
+
+    Without gradients they are written into one buffer. With gradients, which in-place writes would make quadratic,
+    the states are kept as they come, and each output remembers in which of them it stands.
+    """
+
+    outputs: Tensor  # landing point -> output, or the number of outputs for none
+    buffer: Tensor
+    place: Tensor | None = None
+    kept: list[Tensor] | None = None
+
+    @staticmethod
+    def make(y0: Tensor, count: int, batch: int, outputs: Tensor, graph: bool) -> Outputs:
+        """For ``count`` outputs; y0 is the start state."""
+        buffer = torch.full((count + 1, *y0.shape), torch.nan, dtype=y0.dtype, device=y0.device)
+        buffer[0] = y0.detach()
+        place = torch.full((count + 1, batch), -1, dtype=torch.int64, device=y0.device)
+        place[0] = 0
+        outputs = torch.where(outputs < 0, count, outputs)
+        return Outputs(outputs, buffer, place if graph else None, [y0] if graph else None)
+
+    def write(self, loop: Loop, a: Attempt, running: Tensor, y: Tensor) -> None:
+        """States of the lanes that have landed."""
+        if self.kept is None or self.place is None:
+            write_landed(loop, a, running, y, self.outputs, self.buffer)
+            return
+        landed, row, lanes = _rows(loop, a, running, self.outputs, len(self.buffer) - 1)
+        self.place[row, lanes] = torch.where(landed, len(self.kept), self.place[row, lanes])
+        self.kept.append(y)
+
+    def states(self, spec_batched: bool) -> Tensor:
+        if self.kept is None or self.place is None:
+            return self.buffer[:-1]
+        place = self.place[:-1]
+        stacked = torch.stack([*self.kept, torch.full_like(self.kept[0], torch.nan)])
+        if not spec_batched:
+            return stacked[place[:, 0]]
+        return stacked[place, torch.arange(place.shape[1], device=place.device)]
+
+
+def _rows(loop: Loop, a: Attempt, running: Tensor, outputs: Tensor, spare: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Who has landed, (batch,); on which row of the buffer; and the numbers of the trajectories."""
+    landed = loop.to_batch(a.landed) & running
+    row = loop.to_batch(torch.where(a.landed, outputs[a.proposal.target], spare))
+    return landed, row, torch.arange(len(landed), device=row.device)
+
+
+def write_landed(loop: Loop, a: Attempt, running: Tensor, y: Tensor, outputs: Tensor, buffer: Tensor) -> None:
+    """Put the states of the lanes that have landed into their rows; the last row takes what belongs to no output."""
+    landed, row, lanes = _rows(loop, a, running, outputs, len(buffer) - 1)
+    if loop.system.spec.batched:
+        buffer[row, lanes] = torch.where(loop.system.spec.expand(landed), y, buffer[row, lanes])
+    else:
+        buffer[row] = torch.where(landed, y[None], buffer[row])
+
+
+def drive(
+    loop: Loop,
+    carry: Carry,
+    outputs: Outputs,
+    records: list[Record] | None = None,
+    report: Callable[[Carry], None] | None = None,
+    compiled: Callable[[Carry, Outputs], Carry] | None = None,
+) -> Carry:
+    """Run to the end: one host synchronisation a step, or a chunk of steps when ``compiled`` takes many at once."""
+    try:
+        going, failures = bool(loop.running(carry)), False
+        while going:
+            if compiled is not None:
+                carry = compiled(carry, outputs)
+                going = bool(loop.running(carry))
+            else:
+                carry, going, failures = _eager_step(loop, carry, outputs, records, failures)
+            if report:
+                report(carry)
+    except KeyboardInterrupt as interrupt:
+        interrupt.carry = carry  # type: ignore[attr-defined]
+        raise
+    return carry
+
+
+def _eager_step(
+    loop: Loop, carry: Carry, outputs: Outputs, records: list[Record] | None, failures: bool
+) -> tuple[Carry, bool, bool]:
+    """One step with its one synchronisation; returns the new carry, whether to go on, and whether anyone has failed."""
+    graph = torch.is_grad_enabled()
+    a = loop.attempt(carry, failed(carry.status) if failures and graph else None)
+    running = carry.status == RUNNING
+    accepted = loop.to_batch(a.accept) & running
+    flags = [
+        (a.status == RUNNING).any(),
+        accepted.all(),
+        accepted.any(),
+        a.landed.any(),
+        a.broken.any(),
+        failed(a.status).any(),
+    ]
+    if a.stale is not None:
+        flags.append(a.stale.any())
+    going, everyone, anyone, landed, broken, failures, *stale = torch.stack(flags).tolist()
+    if broken and anyone and graph and a.step.state.y.requires_grad:
+        # the lanes that gave NaN take the step again with length 0: masked NaN would poison the gradients of others
+        a = loop.attempt(carry, a.broken | failed(carry.status))
+    kept = "all" if everyone else "some" if anyone else "none"
+    after = loop.commit(carry, a, kept=kept, fresh=not any(stale))
+    if landed:
+        outputs.write(loop, a, running, after.y)
+    if records is not None and anyone:
+        records.append(Record(a.proposal.t0, loop.clock.direction * a.proposal.h, carry.y, a.step.dense, accepted))
+    return after, going, failures
+
+
+def failed(status: Tensor) -> Tensor:
+    """Which trajectories have stopped without success."""
+    return status > SUCCESS

@@ -1,0 +1,109 @@
+"""What a method is: facts about itself, and one step as a pure function of tensors."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdesolve.system import System
+
+
+class State(NamedTuple):
+    """What a step starts from: the state y and what the method keeps between steps (a stage, a Jacobian), or ()."""
+
+    y: Tensor
+    cache: tuple[Tensor, ...] = ()
+
+
+class Increments(NamedTuple):
+    """One step: times t0 and t1, their difference h (signed), and the Brownian increments over it.
+
+    Times are 0-d, or ``(batch, 1, ..., 1)``. ``w`` is W(t1) - W(t0), ``(batch, *noise)``; ``area`` the space-time
+    Levy area H of the same shape, where a method asks for it.
+    """
+
+    t0: Tensor
+    t1: Tensor
+    h: Tensor
+    w: Tensor | None = None
+    area: Tensor | None = None
+
+
+class Step(NamedTuple):
+    """What a step gives.
+
+    ``error`` has y's shape, None where it was not asked for; ``failed`` is a boolean a trajectory, True where the step
+    could not be computed (an iteration that did not converge), None where that cannot happen; ``dense`` are tensors
+    c_1, ..., c_p such that  y(t0 + theta h) ~ y + sum_j c_j theta^j, empty where it was not asked for.
+    """
+
+    state: State
+    error: Tensor | None = None
+    failed: Tensor | None = None
+    dense: tuple[Tensor, ...] = ()
+
+
+class Method:
+    """Base of all methods. A method has no state: what it keeps between steps travels in ``State.cache``.
+
+    Class attributes
+    ----------------
+    name : as given to ``solve(method=)``.
+    problem : ``"ode"`` or ``"sde"``.
+    order : convergence order for ODEs; the strong order for SDEs, for general noise.
+    order_additive : strong order for additive noise.
+    weak_order : SDEs only.
+    error_order : order of the local error that ``error`` estimates (order of the lower solution + 1), or None: then
+        only fixed steps can be taken.
+    calculus, noise : what an SDE method solves.
+    uses : Brownian increments a step asks for, from ``"w"`` and ``"h"``.
+    drift_evaluations, diffusion_evaluations : a step.
+    first_evaluations : drift evaluations of ``init``, once a solve.
+    dense_evaluations : more drift evaluations a step, when ``dense`` is asked for.
+    has_dense : whether ``dense`` can be given.
+    source : where the coefficients stand.
+    """
+
+    name: str
+    problem: str
+    order: float
+    order_additive: float | None = None
+    weak_order: float | None = None
+    error_order: float | None = None
+    calculus: tuple[str, ...] = ()
+    noise: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+    drift_evaluations: int
+    diffusion_evaluations: int = 0
+    first_evaluations: int = 0
+    dense_evaluations: int = 0
+    has_dense: bool = False
+    source: str
+
+    def init(self, system: System, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """What the first step finds in its cache."""
+        return ()
+
+    def first_stage(self, cache: tuple[Tensor, ...]) -> Tensor | None:
+        """f(t, y) if ``init`` has computed it."""
+        return None
+
+    def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
+        """One step from ``state`` by ``inc``; no Python branch on a tensor's value."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<sdesolve method {self.name!r}>"
+
+
+def combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:
+    """sum_j w_j k_j without the zero terms; at least one weight is not zero."""
+    total: Tensor | None = None
+    for weight, stage in zip(weights, stages, strict=False):
+        if weight == 0.0:
+            continue
+        total = stage * weight if total is None else torch.add(total, stage, alpha=weight)
+    assert total is not None
+    return total

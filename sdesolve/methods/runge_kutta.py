@@ -1,0 +1,99 @@
+"""Explicit Runge-Kutta methods for ODEs: a tableau, and the step that it defines.
+
+    k_i = f(t + c_i h, y + h sum_j a_ij k_j),      y_1 = y + h sum_i b_i k_i,      error = h sum_i (b_i - bhat_i) k_i
+
+(Hairer, Norsett & Wanner I, II.1 and II.4). The first stage f(t, y) is kept between steps: where the last stage stands
+at the end of the step (first same as last, read off the tableau) it costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sdesolve.methods.method import Increments, Method, State, Step, combine
+from sdesolve.system import System
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """Coefficients of an explicit Runge-Kutta method.
+
+    a : rows of the strictly lower triangle, the first one empty. b, c : weights and nodes. lower : weights bhat of the
+    embedded solution, of order ``lower_order``. dense : for each stage the coefficients of theta, theta^2, ... of
+    its weight b_i(theta); without it the dense output is the cubic Hermite interpolant.
+    """
+
+    a: tuple[tuple[float, ...], ...]
+    b: tuple[float, ...]
+    c: tuple[float, ...]
+    lower: tuple[float, ...] | None = None
+    lower_order: int | None = None
+    dense: tuple[tuple[float, ...], ...] | None = None
+
+    @property
+    def stages(self) -> int:
+        return len(self.c)
+
+    @property
+    def first_same_as_last(self) -> bool:
+        """The last stage is f at the end of the step."""
+        row = self.a[-1]
+        return self.c[-1] == 1 and (*row, *(0.0,) * (self.stages - len(row))) == self.b
+
+    @property
+    def difference(self) -> tuple[float, ...] | None:
+        """b - bhat."""
+        return None if self.lower is None else tuple(b - low for b, low in zip(self.b, self.lower, strict=True))
+
+
+class RungeKutta(Method):
+    """An explicit Runge-Kutta method for ODEs, from its tableau."""
+
+    problem = "ode"
+    has_dense = True
+
+    def __init__(self, name: str, order: int, tableau: Tableau, source: str) -> None:
+        self.name, self.order, self.tableau, self.source = name, order, tableau, source
+        self.error_order = None if tableau.lower_order is None else tableau.lower_order + 1
+        self.last = tableau.first_same_as_last
+        self.drift_evaluations = tableau.stages - 1 if self.last else tableau.stages
+        self.first_evaluations = 1 if self.last else 0
+        self.dense_evaluations = 0 if self.last else 1
+
+    def init(self, system: System, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        return (system.drift(t, y),) if self.last else ()
+
+    def first_stage(self, cache: tuple[Tensor, ...]) -> Tensor | None:
+        return cache[0] if cache else None
+
+    def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
+        tab, y, h = self.tableau, state.y, inc.h
+        stages = [state.cache[0] if state.cache else system.drift(inc.t0, y)]
+        end = y
+        for row, c in zip(tab.a[1:], tab.c[1:], strict=True):
+            end = y + h * combine(row, stages)
+            # nodes lie between t0 and t1 as rounded, which h is not, so that f is never asked past the last output time
+            time = inc.t1 if c == 1 else inc.t0 if c == 0 else inc.t0 + c * (inc.t1 - inc.t0)
+            stages.append(system.drift(time, end))
+        y1 = end if self.last else y + h * combine(tab.b, stages)
+        cache = (stages[-1],) if self.last else ()
+        difference = tab.difference
+        estimate = h * combine(difference, stages) if error and difference is not None else None
+        if not dense:
+            return Step(State(y1, cache), estimate)
+        last = stages[-1] if self.last else system.drift(inc.t1, y1)
+        return Step(State(y1, cache), estimate, None, self._dense(y, y1, h, stages, last))
+
+    def _dense(self, y: Tensor, y1: Tensor, h: Tensor, stages: list[Tensor], last: Tensor) -> tuple[Tensor, ...]:
+        if self.tableau.dense is None:
+            return hermite(y, y1, h * stages[0], h * last)
+        powers = zip(*self.tableau.dense, strict=True)
+        return tuple(h * combine(weights, stages) for weights in powers)
+
+
+def hermite(y: Tensor, y1: Tensor, slope: Tensor, slope1: Tensor) -> tuple[Tensor, ...]:
+    """Coefficients of theta, theta^2, theta^3 of the cubic through both ends with h f as slopes there."""
+    change = y1 - y
+    return slope, 3 * change - 2 * slope - slope1, slope + slope1 - 2 * change

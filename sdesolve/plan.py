@@ -1,0 +1,293 @@
+"""A solve that is ready to run: the problem, the method, and either a table of fixed steps or a controller.
+
+``run`` maps internal tensors to internal tensors; it is what ``solve`` and the adjoints call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sdesolve.brownian.steps import Increments as NoiseBlocks
+from sdesolve.clock import Landings, RealClock
+from sdesolve.coupling import refuse_coupled
+from sdesolve.fixed import FixedLoop, FixedRun
+from sdesolve.interpolate import DenseOutput, dense_output
+from sdesolve.loop import Carry, Loop, Outputs, Record, Watcher, drive, failed
+from sdesolve.methods.method import Method
+from sdesolve.solution import Status
+from sdesolve.step_size import PID, StepTable, first_step
+from sdesolve.system import System
+
+Report = Callable[[float], None]
+
+
+@dataclass
+class Result:
+    """What a run leaves: ys (T, batch, ...); status (batch,), None inside torch.func transforms; (batch,) counts; for
+    each trajectory a time by which it had not failed."""
+
+    ys: Tensor
+    status: Tensor | None
+    accepted: Tensor
+    rejected: Tensor
+    drift_evaluations: Tensor
+    diffusion_evaluations: Tensor
+    reached: Tensor
+    dense: DenseOutput | None = None
+
+
+def drift_evaluations(method: Method, dense: bool) -> int:
+    """Of a step."""
+    return method.drift_evaluations + (method.dense_evaluations if dense else 0)
+
+
+class Interrupted(Exception):  # noqa: N818 - carries a result, and is turned into SolveInterrupted by solve
+    """Ctrl-C, with what was finished."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__()
+        self.result = result
+
+
+class Plan(Protocol):
+    """A solve that is ready to run from a start state."""
+
+    def run(self, y0: Tensor, report: Report | None = None) -> Result: ...
+
+
+def _finite(x: Tensor, lead: int) -> Tensor:
+    """Whether all entries behind the first ``lead`` dimensions are finite."""
+    return torch.isfinite(x).reshape(*x.shape[:lead], -1).all(-1)
+
+
+@dataclass
+class FixedPlan:
+    """A table of fixed steps. ts : (T, 1) or (T, batch), in float64. compile_chunk : makes the compiled chunk, or None.
+
+    isolate : when a trajectory fails and gradients are wanted, run again with that one standing still, so that its NaN
+    reaches no gradient.
+    """
+
+    system: System
+    method: Method
+    table: StepTable
+    ts: NDArray[np.float64]
+    noise: NoiseBlocks | None = None
+    dense: bool = False
+    isolate: bool = False
+    compile_chunk: Callable[[FixedLoop], Any] | None = None
+
+    def run(self, y0: Tensor, report: Report | None = None) -> Result:
+        loop = FixedLoop(self.system, self.method, self.table, self.noise, dense=self.dense)
+        if self.compile_chunk is not None:
+            loop = replace(loop, chunk=self.compile_chunk(loop))
+        steps = (lambda k: report(k / self.table.total)) if report else None
+        try:
+            run = loop.run(y0, steps)
+        except KeyboardInterrupt as interrupt:
+            if not hasattr(interrupt, "run"):
+                raise
+            raise Interrupted(self._result(interrupt.run, interrupted=True)) from interrupt
+        result = self._result(run)
+        if self.isolate and result.status is not None and result.ys.requires_grad:
+            wrong = failed(result.status)
+            if wrong.any():
+                result.ys = self._isolated(loop, y0, result.ys, wrong)
+        return result
+
+    def _isolated(self, loop: FixedLoop, y0: Tensor, ys: Tensor, wrong: Tensor) -> Tensor:
+        """The run again, in which the failed trajectories rest at the start of a good one."""
+        if bool(wrong.all()) or not self.system.spec.batched:
+            return ys.detach()
+        expand = self.system.spec.expand
+        good = y0[int((~wrong).nonzero()[0])].detach()
+        again = replace(loop, rest=wrong).run(torch.where(expand(wrong), good, y0))
+        return torch.where(expand(wrong), ys.detach(), again.outputs())
+
+    def _result(self, run: FixedRun, interrupted: bool = False) -> Result:
+        spec, method = self.system.spec, self.method
+        ys = run.outputs()
+        counts = np.broadcast_to(self.table.saves[-1], (spec.batch,))
+        taken = torch.as_tensor(counts.copy(), device=spec.device)
+        if interrupted:
+            steps_done = int(run.place.max(initial=-1) >= 0) and int(self.table.saves[run.place >= 0].max())
+            taken = taken.clamp(max=steps_done)
+        status, reached = None, torch.as_tensor(np.broadcast_to(self.ts[0], (spec.batch,)).copy())
+        if not torch._C._functorch.is_functorch_wrapped_tensor(ys):
+            status, reached = self._status(ys.detach(), run, interrupted)
+        return Result(
+            ys,
+            status,
+            taken,
+            torch.zeros_like(taken),
+            taken * drift_evaluations(method, self.dense) + method.first_evaluations,
+            taken * method.diffusion_evaluations,
+            reached,
+            self._dense(run) if self.dense and not interrupted else None,
+        )
+
+    def _status(self, ys: Tensor, run: FixedRun, interrupted: bool) -> tuple[Tensor, Tensor]:
+        finite = _finite(ys if self.system.spec.batched else ys[:, None], 2)
+        good = finite.all(0)
+        status = torch.where(good, int(Status.SUCCESS), int(Status.NONFINITE))
+        if run.stuck is not None:
+            status = torch.where(run.stuck, int(Status.NOT_CONVERGED), status)
+        if interrupted:
+            arrived = _finite(run.kept[-1] if self.system.spec.batched else run.kept[-1][None], 1)
+            status = torch.where(arrived, int(Status.INTERRUPTED), status)
+        last = (finite.to(torch.int64).cumprod(0).sum(0) - 1).clamp(min=0).cpu().numpy()
+        ts = np.broadcast_to(self.ts, (len(self.ts), self.system.spec.batch))
+        return status, torch.as_tensor(ts[last, np.arange(len(last))].copy())
+
+    def _dense(self, run: FixedRun) -> DenseOutput:
+        spec = self.system.spec
+        ends = [torch.as_tensor(t, dtype=spec.time_dtype, device=spec.device) for t in (self.ts[0], self.ts[-1])]
+        direction = 1.0 if self.ts[-1, 0] > self.ts[0, 0] else -1.0
+        taken = None
+        if self.table.steps.ndim == 2:
+            taken = torch.as_tensor(self.table.steps != 0, device=spec.device)
+        return dense_output(spec, direction, ends[0], ends[1], run.times, run.states, run.powers, taken)
+
+
+@dataclass
+class AdaptivePlan:
+    """A controller of step sizes. ts : (T, 1) or (T, batch), in float64; shared : one clock for the whole batch.
+
+    first : the first step size, None to choose it. probe : look once whether trajectories read each other.
+    """
+
+    system: System
+    method: Method
+    control: PID
+    ts: NDArray[np.float64]
+    shared: bool = False
+    first: float | None = None
+    max_steps: int = 100_000
+    dense: bool = False
+    probe: bool = True
+    watcher: Watcher | None = None
+    norm: Callable[[Tensor], Tensor] | None = None
+    compile_chunk: Callable[[Loop], Any] | None = None
+
+    def run(self, y0: Tensor, report: Report | None = None) -> Result:
+        spec, system = self.system.spec, self.system
+        landings = Landings.merge(self.ts, tuple(self.control.jumps))
+        lanes = 1 if self.shared else spec.batch
+        clock = RealClock(landings, lanes, spec.time_dtype, spec.device)
+        jumps = torch.as_tensor(landings.jumps, device=spec.device) if landings.jumps.any() else None
+        loop = Loop(
+            system,
+            self.method,
+            clock,
+            self.control,
+            watcher=self.watcher,
+            norm=self.norm,
+            jumps=jumps,
+            max_steps=self.max_steps,
+            dense=self.dense,
+        )
+        carry, extra = self._start(loop, y0)
+        graph = torch.is_grad_enabled() and self.compile_chunk is None
+        outputs = Outputs.make(
+            y0, len(self.ts), spec.batch, torch.as_tensor(landings.outputs, device=spec.device), graph
+        )
+        records: list[Record] | None = [] if self.dense else None
+        compiled = self.compile_chunk(loop) if self.compile_chunk is not None else None
+        tell = (lambda c: report(self._fraction(loop, c))) if report else None
+        try:
+            carry = drive(loop, carry, outputs, records, tell, compiled)
+        except KeyboardInterrupt as interrupt:
+            if not hasattr(interrupt, "carry"):
+                raise
+            carry = interrupt.carry
+            status = torch.where(carry.status == Status.RUNNING, int(Status.INTERRUPTED), carry.status)
+            raise Interrupted(self._result(loop, carry._replace(status=status), outputs, None, extra)) from interrupt
+        return self._result(loop, carry, outputs, records, extra)
+
+    def _start(self, loop: Loop, y0: Tensor) -> tuple[Carry, int]:
+        """First stage, first step size, and the trajectories that fail before they start; evaluations spent."""
+        spec, system, method = self.system.spec, self.system, self.method
+        state = loop.clock.start()
+        idle = torch.zeros(loop.clock.lanes, dtype=torch.bool, device=spec.device)
+        t0 = loop.to_state(loop.clock.propose(state, torch.ones_like(state[1]), idle).t0)
+        extra = method.first_evaluations
+        cache = method.init(system, t0, y0)
+        f0 = method.first_stage(cache)
+        if f0 is None:
+            with torch.no_grad():
+                f0, extra = system.drift(t0, y0), extra + 1
+        f0 = f0.detach()
+        whole = (lambda x: x) if spec.batched else (lambda x: x[None])
+        bad = ~(_finite(whole(f0), 1) & _finite(whole(y0.detach()), 1))
+        if bad.any() and torch.is_grad_enabled() and spec.batched and not bad.all():
+            good = y0[int((~bad).nonzero()[0])].detach()
+            y0 = torch.where(spec.expand(bad), good, y0)
+            cache = method.init(system, t0, y0)
+        if self.probe and loop.clock.lanes > 1:
+            refuse_coupled(system, t0, y0.detach(), f0)
+        span = torch.as_tensor(np.abs(self.ts[-1] - self.ts[0]), dtype=spec.time_dtype, device=spec.device)
+        if self.first is not None:
+            h = torch.full((spec.batch,), self.first, dtype=spec.time_dtype, device=spec.device).minimum(span)
+        else:
+            with torch.no_grad():
+                assert method.error_order is not None
+                h = first_step(
+                    system,
+                    t0,
+                    y0.detach(),
+                    f0,
+                    span.expand(spec.batch),
+                    loop.clock.direction,
+                    self.control,
+                    method.error_order,
+                )
+            extra += 1
+        if self.control.dt_max is not None:
+            h = h.clamp(max=self.control.dt_max)
+        if loop.clock.lanes == 1:
+            h = torch.where(bad, torch.inf, h).min().clamp(max=float(span.max())).reshape(1)
+        h = torch.where(torch.isfinite(h), h, span.expand_as(h))
+        status = torch.where(bad, int(Status.NONFINITE), int(Status.RUNNING))
+        return loop.start(y0, cache, h, status), extra
+
+    def _fraction(self, loop: Loop, carry: Carry) -> float:
+        index = carry.clock[0].double().mean()
+        return float(index) / max(len(self.ts) - 1, 1)
+
+    def _result(self, loop: Loop, carry: Carry, outputs: Outputs, records: list[Record] | None, extra: int) -> Result:
+        spec, method = self.system.spec, self.method
+        accepted, rejected = loop.to_batch(carry.accepted), loop.to_batch(carry.rejected)
+        idle = torch.zeros(loop.clock.lanes, dtype=torch.bool, device=spec.device)
+        reached = loop.to_batch(loop.clock.propose(carry.clock, carry.h, idle).t0)
+        return Result(
+            outputs.states(spec.batched),
+            carry.status,
+            accepted,
+            rejected,
+            (accepted + rejected) * drift_evaluations(method, self.dense) + extra,
+            (accepted + rejected) * method.diffusion_evaluations,
+            reached,
+            self._dense(loop, records) if records else None,
+        )
+
+    def _dense(self, loop: Loop, records: list[Record]) -> DenseOutput:
+        spec = self.system.spec
+        ends = [torch.as_tensor(t, dtype=spec.time_dtype, device=spec.device) for t in (self.ts[0], self.ts[-1])]
+        taken = torch.stack([r.taken for r in records])
+        return dense_output(
+            spec,
+            loop.clock.direction,
+            ends[0],
+            ends[1],
+            [(r.t0, r.h) for r in records],
+            [r.y for r in records],
+            [r.dense for r in records],
+            taken,
+        )

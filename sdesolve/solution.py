@@ -1,0 +1,163 @@
+"""What a solve returns: the states at the output times, how it ended, and what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from sdesolve.errors import message
+from sdesolve.interpolate import DenseOutput
+
+__all__ = ["Solution", "Stats", "Status"]
+
+
+class Status(IntEnum):
+    """How a trajectory stands; above ``SUCCESS`` it failed."""
+
+    RUNNING = -1
+    SUCCESS = 0
+    NONFINITE = 1
+    STEP_UNDERFLOW = 2
+    MAX_STEPS = 3
+    NOT_CONVERGED = 4
+    INTERRUPTED = 5
+
+    @property
+    def text(self) -> str:
+        """What happened, in words."""
+        return {
+            Status.RUNNING: "is still running",
+            Status.SUCCESS: "reached the last output time",
+            Status.NONFINITE: "the state or the right-hand side became NaN or infinite",
+            Status.STEP_UNDERFLOW: "the step size became too small: the tolerance cannot be met here",
+            Status.MAX_STEPS: "took max_steps steps before the last output time",
+            Status.NOT_CONVERGED: "the iteration inside a step did not converge",
+            Status.INTERRUPTED: "was interrupted",
+        }[self]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a solve cost. Tensors are (batch,), one number a trajectory.
+
+    ``steps`` = ``accepted`` + ``rejected``; evaluations are those of the steps and of their start (a first stage, a
+    first step size), not of the one that looks for coupled trajectories.
+    """
+
+    method: str
+    steps: Tensor
+    accepted: Tensor
+    rejected: Tensor
+    drift_evaluations: Tensor
+    diffusion_evaluations: Tensor
+
+    def __repr__(self) -> str:
+        def span(x: Tensor) -> str:
+            low, high = int(x.min()), int(x.max())
+            return str(low) if low == high else f"{low}..{high}"
+
+        return (
+            f"Stats(method={self.method!r}, steps={span(self.steps)}, rejected={span(self.rejected)}, "
+            f"drift_evaluations={span(self.drift_evaluations)}, "
+            f"diffusion_evaluations={span(self.diffusion_evaluations)})"
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Solution:
+    """Result of :func:`sdesolve.solve`.
+
+    Attributes
+    ----------
+    ts : the output times as given, (T,) or (batch, T).
+    ys : states there, (T, batch, *state), or (T, *state) for ``batched=False``; a pytree of these for a pytree state. NaN
+        from where a trajectory failed.
+    status : (batch,) of :class:`Status` numbers; 0 is success. None inside ``torch.func`` transforms.
+    stats : what it cost.
+    paths : (batch,) trajectory ids.
+    seed : the seed of the noise, None for an ODE.
+    """
+
+    ts: Tensor
+    ys: Any
+    status: Tensor | None
+    stats: Stats
+    paths: Tensor
+    seed: int | None = None
+    batched: bool = True
+    dense: DenseOutput | None = field(default=None)
+
+    def __repr__(self) -> str:
+        shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves(self.ys)]
+        if self.status is None:
+            ended = "unknown"
+        else:
+            names, counts = torch.unique(self.status, return_counts=True)
+            ended = ", ".join(f"{Status(n).name} x {c}" for n, c in zip(names.tolist(), counts.tolist(), strict=True))
+        shape = shapes[0] if len(shapes) == 1 else shapes
+        return f"Solution(ys={shape}, status=[{ended}], {self.stats})"
+
+    @property
+    def success(self) -> Tensor | None:
+        """(batch,) booleans."""
+        return None if self.status is None else self.status == Status.SUCCESS
+
+    def __call__(self, t: float | Tensor) -> Any:
+        """The state between the output times, from ``solve(..., dense=True)``.
+
+        ``t`` is a number: result (batch, *state); or (Q,): result (Q, batch, *state). Times outside the span of ``ts`` are
+        refused.
+        """
+        if self.dense is None:
+            raise ValueError(message("t", repr(t), "a time, of a solution with dense output", "Solve with dense=True."))
+        return self.dense(t)
+
+    def plot(self, trajectories: int = 10, components: int = 4, ax: Any = None) -> Any:
+        """Draw some components of some trajectories against time with matplotlib; returns the axes."""
+        from matplotlib import pyplot as plt
+
+        ax = ax if ax is not None else plt.subplots(figsize=(7, 4), layout="constrained")[1]
+        for name, leaf in _named(self.ys):
+            values = leaf.detach().cpu()
+            values = values if self.batched else values.unsqueeze(1)
+            values = values.reshape(*values.shape[:2], -1)
+            for k in range(min(components, values.shape[2])):
+                for i in range(min(trajectories, values.shape[1])):
+                    times = (self.ts if self.ts.ndim == 1 else self.ts[i]).detach().cpu()
+                    label = f"{name}[{k}]" if i == 0 else None
+                    ax.plot(times, values[:, i, k], color=f"C{k}", alpha=0.7, lw=1, label=label)
+        ax.set_xlabel("t")
+        ax.legend(loc="best", fontsize="small")
+        return ax
+
+    def to_xarray(self) -> Any:
+        """An ``xarray.Dataset`` with dimensions time, path and the state's own (needs the xarray package)."""
+        try:
+            import xarray
+        except ImportError as error:
+            raise ImportError("to_xarray: needs the package xarray; install it with pip install xarray") from error
+        if self.ts.ndim == 2:
+            times: dict[str, Any] = {"t": (("path", "time"), self.ts.detach().cpu().numpy())}
+        else:
+            times = {"time": self.ts.detach().cpu().numpy()}
+        arrays = {}
+        lead = ("time", "path") if self.batched else ("time",)
+        for name, leaf in _named(self.ys):
+            own = tuple(f"{name}_{k}" for k in range(leaf.ndim - len(lead)))
+            arrays[name] = ((*lead, *own), leaf.detach().cpu().numpy())
+        if self.batched:
+            times["path"] = self.paths.cpu().numpy()
+        return xarray.Dataset(arrays, coords=times, attrs={"method": self.stats.method})
+
+
+def _named(ys: Any) -> list[tuple[str, Tensor]]:
+    """Leaves with names to show: y, or the path in the pytree."""
+    if isinstance(ys, Tensor):
+        return [("y", ys)]
+    leaves, _ = pytree.tree_flatten_with_path(ys)
+    return [("y" + pytree.keystr(path), leaf) for path, leaf in leaves]

@@ -1,0 +1,267 @@
+"""solve(): the front door. It checks the request, picks the pieces and returns a Solution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sdesolve.adjoint import ADJOINTS, Adjoint
+from sdesolve.brownian import BrownianPath
+from sdesolve.brownian.steps import OwnSteps, PathSteps
+from sdesolve.capture import captured, refuse_training
+from sdesolve.compiled import compile_adaptive, compile_fixed, refuse_gradients
+from sdesolve.errors import SolveError, SolveInterrupted, message
+from sdesolve.methods import choose
+from sdesolve.methods.method import Method
+from sdesolve.plan import AdaptivePlan, FixedPlan, Interrupted, Result
+from sdesolve.problem import Problem
+from sdesolve.progress import Report, reporting
+from sdesolve.request import (
+    check_direction,
+    check_problem_type,
+    one_of,
+    read_control,
+    read_max_steps,
+    read_paths,
+    read_seed,
+    read_step,
+    read_times,
+)
+from sdesolve.solution import Solution, Stats, Status
+from sdesolve.state import StateSpec, state_spec
+from sdesolve.step_size import PID, step_table
+from sdesolve.system import System
+
+
+def solve(
+    problem: Problem,
+    y0: Any,
+    ts: Tensor,
+    *,
+    method: str | Method | None = None,
+    dt: float | None = None,
+    rtol: float | Tensor | None = None,
+    atol: float | Tensor | None = None,
+    controller: PID | None = None,
+    seed: int | None = None,
+    paths: Any = None,
+    brownian: BrownianPath | None = None,
+    adjoint: str = "direct",
+    events: Any = None,
+    dense: bool = False,
+    shared_steps: bool = False,
+    max_steps: int | None = None,
+    compile: bool = False,
+    progress: bool | Report = False,
+    on_failure: str = "raise",
+) -> Solution:
+    """Solve an ODE or SDE from ``ts[0]`` and return the states at ``ts``.
+
+    Parameters
+    ----------
+    problem : an :class:`ODE` or :class:`SDE`.
+    y0 : start state, (batch, *state), or a pytree of such tensors; with ``batched=False`` in the problem, one trajectory
+        without the batch dimension. float32, float64 (ODEs: complex too); dtype and device are kept.
+    ts : output times, (T,), or (batch, T) for times of each trajectory's own; strictly monotone, forwards or backwards.
+        ``ts[0]`` is the start; steps end exactly on each of them and the functions are never evaluated outside their span.
+    method : name or method object. Default: ``"tsit5"`` for an ODE; ``"euler_maruyama"`` for an Ito and ``"heun"`` for a
+        Stratonovich SDE.
+    dt : fixed steps: each output interval gets ceil(gap/dt) equal steps. With tolerances it is the first step.
+    rtol, atol : adaptive steps. ODE default, without dt: 1e-5 and 1e-7; if one is given the other keeps its default.
+    controller : an ``ss.PID(rtol, atol, ...)``, to say more about adaptive steps.
+    seed : int of the noise. Default: drawn from torch's global generator, so that ``torch.manual_seed`` reproduces a run.
+    paths : (batch,) trajectory ids; default 0, 1, ..., batch - 1. Noise is a function of (seed, id, time).
+    brownian : a :class:`BrownianPath` to follow; its cells must divide the steps. Default: the steps are the cells.
+    adjoint : ``"direct"``, autograd through the solve; ``"backsolve"``, the continuous adjoint (ODEs).
+    dense : keep what ``solution(t)`` needs between output times (ODEs).
+    shared_steps : adaptive steps common to the batch instead of a step size for every trajectory.
+    max_steps : steps a trajectory may take. Default: 100,000 for adaptive steps, no limit for fixed ones.
+    compile : run the loop as one compiled graph (forward only).
+    progress : True for a bar (needs rich), or a function of the finished fraction.
+    on_failure : ``"raise"`` a :class:`SolveError` with the partial solution if a trajectory fails, or ``"return"`` the
+        solution with ``status``; the others are not affected, in values or gradients.
+
+    Returns
+    -------
+    Solution : ``ys`` is (T, batch, *state).
+
+    Raises
+    ------
+    SolveError : a trajectory failed. CompileError : ``compile=True`` is not possible here.
+    ValueError, TypeError : a request that makes no sense; the text names the argument and what is accepted.
+
+    Examples
+    --------
+    >>> import torch, sdesolve as ss
+    >>> sol = ss.solve(ss.ODE(lambda t, y: -y), torch.ones(2, 1), torch.tensor([0.0, 1.0, 2.0]))
+    >>> sol.ys.shape
+    torch.Size([3, 2, 1])
+    """
+    problem = check_problem_type(problem)
+    one_of("on_failure", on_failure, ("raise", "return"))
+    one_of("adjoint", adjoint, tuple(ADJOINTS))
+    if events is not None:
+        raise ValueError(message("events", repr(events), "None: events are not there yet"))
+    spec, y = state_spec(y0, problem.batched)
+    system = System(problem, spec)
+    if system.is_sde and spec.dtype.is_complex:
+        raise TypeError(
+            message("y0", f"dtype {spec.dtype} for an SDE", "a real dtype", "Split real and imaginary parts.")
+        )
+    times, columns, eps = read_times(ts, spec)
+    chosen = choose(system, method)
+    control = read_control(system, chosen, read_step(dt), rtol, atol, controller)
+    check_direction(system, columns[-1, 0] < columns[0, 0])
+    ids = read_paths(paths, spec)
+    number = read_seed(seed, system.is_sde and brownian is None)
+    limit = read_max_steps(max_steps, control is not None)
+    if dense and not chosen.has_dense:
+        raise ValueError(message("dense", f"True with method {chosen.name!r}", "True for ODE methods"))
+    found = captured(problem)
+    if not problem.allow_training:
+        refuse_training(found.modules)
+
+    plan: FixedPlan | AdaptivePlan
+    if control is None:
+        assert dt is not None
+        plan = _fixed_plan(system, chosen, y, columns, eps, read_step(dt), number, ids, brownian, limit, dense)
+        plan.isolate = on_failure == "return"
+    else:
+        shared = shared_steps or not spec.batched or (spec.batch == 1 and columns.shape[1] == 1)
+        if shared and columns.shape[1] > 1:
+            raise ValueError(
+                message("shared_steps", "True with (batch, T) output times", "False, or (T,) times that all share")
+            )
+        _check_control(control, columns)
+        plan = AdaptivePlan(system, chosen, control, columns, shared, read_step(dt), limit, dense)
+    if compile:
+        if adjoint == "direct":
+            refuse_gradients(y, found)
+        plan.compile_chunk = compile_fixed if isinstance(plan, FixedPlan) else compile_adaptive
+    way = ADJOINTS[adjoint](plan, found)
+    if dense and adjoint != "direct":
+        raise ValueError(message("dense", f"True with adjoint={adjoint!r}", "dense=True with adjoint='direct'"))
+    return _finish(way, y, spec, times, ids, number, chosen, progress, on_failure)
+
+
+def _check_control(control: PID, columns: NDArray[np.float64]) -> None:
+    if len(tuple(control.jumps)) and columns.shape[1] > 1:
+        raise ValueError(message("jumps", "jumps with (batch, T) output times", "jumps with (T,) output times"))
+
+
+def _fixed_plan(
+    system: System,
+    method: Method,
+    y: Tensor,
+    columns: NDArray[np.float64],
+    eps: float,
+    dt: float | None,
+    seed: int | None,
+    ids: Tensor,
+    brownian: BrownianPath | None,
+    limit: int,
+    dense: bool,
+) -> FixedPlan:
+    spec = system.spec
+    assert dt is not None
+    # one column of times that all share is one clock
+    ts = columns[:, 0] if columns.shape[1] == 1 else columns
+    table = step_table(ts, dt, eps)
+    if table.total > limit:
+        raise ValueError(
+            message(
+                "max_steps",
+                f"{limit}, where dt = {dt} needs {table.total} steps",
+                "at least the steps that dt makes",
+            )
+        )
+    noise: OwnSteps | PathSteps | None = None
+    if system.is_sde:
+        start = torch.as_tensor(columns[0], dtype=spec.time_dtype, device=spec.device)
+        t0 = start[0] if columns.shape[1] == 1 else spec.expand(start)
+        shape = system.noise_shape(t0, y)
+        if brownian is None:
+            assert seed is not None
+            noise = OwnSteps(seed, ids, shape, table.times, table.steps, dt, spec.dtype)
+        else:
+            noise = PathSteps(_check_path(brownian, spec, shape), table.times, eps)
+    elif brownian is not None:
+        raise ValueError(message("brownian", "a path for an ODE", "None for an ODE, which has no noise"))
+    return FixedPlan(system, method, table, columns, noise, dense)
+
+
+def _check_path(path: Any, spec: StateSpec, shape: tuple[int, ...]) -> BrownianPath:
+    if not isinstance(path, BrownianPath):
+        raise TypeError(message("brownian", type(path).__name__, "an ss.BrownianPath"))
+    wanted = (spec.batch, *shape)
+    if tuple(path.shape) != wanted or path.dtype != spec.dtype:
+        raise ValueError(
+            message(
+                "brownian",
+                f"a path of shape {tuple(path.shape)}, {path.dtype}",
+                f"shape {wanted}, {spec.dtype}, for this problem",
+            )
+        )
+    return path
+
+
+def _finish(
+    way: Adjoint,
+    y: Tensor,
+    spec: StateSpec,
+    times: Tensor,
+    ids: Tensor,
+    seed: int | None,
+    method: Method,
+    progress: bool | Report,
+    on_failure: str,
+) -> Solution:
+    """Run, and tell how it ended."""
+
+    def solution(result: Result) -> Solution:
+        stats = Stats(
+            method.name,
+            result.accepted + result.rejected,
+            result.accepted,
+            result.rejected,
+            result.drift_evaluations,
+            result.diffusion_evaluations,
+        )
+        ys = spec.unravel(result.ys, lead=1)
+        return Solution(times, ys, result.status, stats, ids, seed, spec.batched, result.dense)
+
+    try:
+        with reporting(progress, f"solve ({method.name})") as report:
+            result = way.run(y, report)
+    except Interrupted as interrupted:
+        raise SolveInterrupted(solution(interrupted.result)) from None
+    if on_failure == "raise" and result.status is not None and bool((result.status != Status.SUCCESS).any()):
+        raise _failure(result, solution(result), ids)
+    return solution(result)
+
+
+def _failure(result: Result, solution: Solution, ids: Tensor) -> SolveError:
+    assert result.status is not None
+    wrong = (result.status != Status.SUCCESS).nonzero().flatten()
+    reason = Status(int(result.status[wrong[0]]))
+    time = float(result.reached[wrong[0]])
+    paths = ids[wrong].tolist()
+    shown = ", ".join(map(str, paths[:8])) + (", ..." if len(paths) > 8 else "")
+    advice = {
+        Status.NONFINITE: "Check the right-hand side there, or take smaller steps.",
+        Status.STEP_UNDERFLOW: "Loosen rtol and atol, use float64, or name a discontinuity in ss.PID(jumps=).",
+        Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol.",
+    }.get(reason, "Take smaller steps.")
+    return SolveError(
+        f"{len(paths)} of {len(ids)} trajectories failed (ids {shown}); the first one after t = {time:.6g}: "
+        f"{reason.text}. {advice} The partial solution is in .solution of this exception; "
+        'on_failure="return" returns it, with .status for each trajectory.',
+        reason=reason,
+        time=time,
+        paths=paths,
+        solution=solution,
+    )

@@ -1,0 +1,168 @@
+"""A problem bound to the shape of its state: what methods see. Tensors in, tensors out, checked at every call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from sdesolve.errors import FunctionError
+from sdesolve.problem import ODE, SDE, Problem
+from sdesolve.state import StateSpec
+
+
+class System:
+    """The drift and diffusion of a problem as functions of internal tensors.
+
+    Times are 0-d, or broadcast against the state (``(batch, 1, ..., 1)``) where trajectories have clocks of their own.
+    """
+
+    def __init__(self, problem: Problem, spec: StateSpec) -> None:
+        self.problem, self.spec = problem, spec
+        self.is_sde = isinstance(problem, SDE)
+        self.noise: str | None = problem.noise if isinstance(problem, SDE) else None
+        self.additive = isinstance(problem, SDE) and problem.additive
+        self.calculus: str | None = problem.calculus if isinstance(problem, SDE) else None
+        self.names = ("drift", "diffusion") if self.is_sde else ("f",)
+        self._drift: Callable[..., Any]
+        if isinstance(problem, SDE):
+            self._drift, self._diffusion = problem.drift, problem.diffusion
+        elif isinstance(problem, ODE):
+            self._drift = problem.f
+
+    def _call(self, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
+        spec = self.spec
+        if self.problem.vectorize:
+            lane = None if t.ndim == 0 else 0
+            single = lambda s, one: function(s, spec.unravel_one(one))
+            return torch.func.vmap(single, in_dims=(lane, 0))(t if lane is None else t.reshape(-1), y)
+        if spec.tree is not None and t.ndim:
+            t = t.reshape(-1)
+        if t.ndim == 0 or torch.compiler.is_compiling():
+            return function(t, spec.unravel(y))
+        try:
+            return function(t, spec.unravel(y))
+        except Exception as error:
+            error.add_note(
+                f"sdesolve: here t has shape {tuple(t.shape)}, one time a trajectory, for y of shape "
+                f"{tuple(y.shape)}. ss.batch_time(t, y) gives (batch,); shared_steps=True gives one 0-d time."
+            )
+            raise
+
+    def _leaves(self, name: str, out: Any) -> list[Any]:
+        spec = self.spec
+        if spec.tree is None:
+            return [out]
+        leaves, tree = pytree.tree_flatten(out)
+        if tree != spec.tree:
+            raise FunctionError(f"{name}: returned the structure {tree}; accepted is that of y0, {spec.tree}.")
+        return leaves
+
+    def _tensor(self, name: str, out: Any) -> Tensor:
+        if isinstance(out, (int, float)) and name == "diffusion":
+            return torch.full((), out, dtype=self.spec.dtype, device=self.spec.device)
+        if not isinstance(out, Tensor):
+            raise FunctionError(f"{name}: returned {type(out).__name__}; accepted is a torch tensor.")
+        if out.dtype != self.spec.dtype:
+            raise FunctionError(
+                f"{name}: returned dtype {out.dtype} for a state of dtype {self.spec.dtype}; accepted is the state's. "
+                "Make constants with the state's dtype, or convert y0."
+            )
+        return out
+
+    def drift(self, t: Tensor, y: Tensor) -> Tensor:
+        """f(t, y) with y's shape."""
+        name, spec = self.names[0], self.spec
+        shapes = spec.leaves if spec.tree is not None else (spec.shape,)
+        parts = []
+        for leaf, shape in zip(self._leaves(name, self._call(self._drift, t, y)), shapes, strict=True):
+            out = self._tensor(name, leaf)
+            if tuple(out.shape) != tuple(shape):
+                raise FunctionError(
+                    f"{name}: returned shape {tuple(out.shape)} for y of shape {tuple(shape)}; accepted is y's own shape."
+                    + _hint(t, out)
+                )
+            parts.append(out)
+        if spec.tree is None:
+            return parts[0]
+        if spec.batched:
+            return torch.cat([part.reshape(y.shape[0], -1) for part in parts], -1)
+        return torch.cat([part.reshape(-1) for part in parts])
+
+    def diffusion(self, t: Tensor, y: Tensor) -> Tensor:
+        """g(t, y): broadcastable to y's shape, or to (*y.shape, m) for general noise."""
+        spec, general = self.spec, self.noise == "general"
+        shapes = spec.leaves if spec.tree is not None else (spec.shape,)
+        outs = self._leaves("diffusion", self._call(self._diffusion, t, y))
+        parts = []
+        for leaf, shape in zip(outs, shapes, strict=True):
+            out = self._tensor("diffusion", leaf)
+            if general and out.ndim == 0:
+                raise FunctionError(_diffusion_text(out, shape, general))
+            wanted = (*shape, out.shape[-1]) if general else tuple(shape)
+            if tuple(out.shape) != wanted and not _broadcasts(tuple(out.shape), wanted):
+                raise FunctionError(_diffusion_text(out, shape, general) + _hint(t, out))
+            if spec.tree is not None:
+                out = out.expand(wanted)
+            parts.append(out)
+        if spec.tree is None:
+            return parts[0]
+        lead = (spec.batch,) if spec.batched else ()
+        if general:
+            return torch.cat([part.reshape(*lead, -1, part.shape[-1]) for part in parts], -2)
+        return torch.cat([part.reshape(*lead, -1) for part in parts], -1)
+
+    def noise_shape(self, t: Tensor, y: Tensor) -> tuple[int, ...]:
+        """Shape of one trajectory's Brownian motion; evaluates a general diffusion once to learn m."""
+        if self.noise == "diagonal":
+            return self.spec.per_trajectory
+        if self.noise == "scalar":
+            return (1,)
+        with torch.no_grad():
+            return (self.diffusion(t, y).shape[-1],)
+
+    def noise_term(self, g: Tensor, w: Tensor) -> Tensor:
+        """g dW: elementwise, one w for all elements, or a matrix-vector product."""
+        if self.noise == "diagonal":
+            return g * w
+        ones = (1,) * len(self.spec.per_trajectory)
+        lead = (self.spec.batch,) if self.spec.batched else ()
+        if self.noise == "scalar":
+            return g * w.reshape(*lead, *ones)
+        m = g.shape[-1]
+        w = w.reshape(*lead, *ones, m)
+        if m > 8:
+            return (g * w).sum(-1)
+        # a few columns are added one by one: the order, so the last bit, is then the same for every batch size
+        total = g[..., 0] * w[..., 0]
+        for k in range(1, m):
+            total = total + g[..., k] * w[..., k]
+        return total
+
+
+def _broadcasts(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    return len(shape) <= len(wanted) and all(
+        a in (1, b) for a, b in zip(reversed(shape), reversed(wanted), strict=False)
+    )
+
+
+def _hint(t: Tensor, out: Tensor) -> str:
+    if t.ndim and out.ndim > t.ndim:
+        return f" (t has shape {tuple(t.shape)} here: every trajectory has a clock of its own; see ss.batch_time.)"
+    return ""
+
+
+def _diffusion_text(out: Tensor, shape: tuple[int, ...], general: bool) -> str:
+    if general:
+        return (
+            f"diffusion: returned shape {tuple(out.shape)} for y of shape {tuple(shape)} and noise='general'; accepted is "
+            f"{(*shape, 'm')} with m Brownian motions, or what broadcasts to it. For one noise an element write "
+            "noise='diagonal'; for one a trajectory noise='scalar'."
+        )
+    return (
+        f"diffusion: returned shape {tuple(out.shape)} for y of shape {tuple(shape)}; accepted is y's own shape or what "
+        "broadcasts to it. For a matrix diffusion (*y.shape, m) write noise='general'."
+    )
