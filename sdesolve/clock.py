@@ -40,12 +40,15 @@ class Clock(Protocol):
 
     direction: float
     lanes: int
+    last: int  # number of the last landing point; the start is 0
 
     def start(self) -> ClockState: ...
 
     def propose(self, state: ClockState, h: Tensor, active: Tensor) -> Proposal: ...
 
     def advance(self, state: ClockState, proposal: Proposal, accept: Tensor) -> ClockState: ...
+
+    def position(self, state: ClockState) -> Tensor: ...
 
     def finished(self, state: ClockState) -> Tensor: ...
 
@@ -63,9 +66,9 @@ class Landings:
 
     @staticmethod
     def merge(ts: NDArray[np.float64], jumps: tuple[float, ...]) -> Landings:
-        """Output times (T, columns), strictly monotone, and the jumps strictly between first and last."""
+        """Output times (T, columns), strictly monotone, and the jumps from first to last."""
         low, high = min(ts[0, 0], ts[-1, 0]), max(ts[0, 0], ts[-1, 0])
-        inside = np.unique(np.array([j for j in jumps if low < j < high], dtype=np.float64))
+        inside = np.unique(np.array([j for j in jumps if low <= j <= high], dtype=np.float64))
         if not len(inside):
             return Landings(ts, np.zeros(len(ts), dtype=bool), np.arange(len(ts)))
         points = np.unique(np.concatenate([ts[:, 0], inside]))
@@ -89,7 +92,8 @@ class RealClock:
             jump = torch.as_tensor(landings.jumps, device=device)[:, None]
             ahead = torch.full_like(self.starts, self.direction * torch.inf)
             # at a jump the function is asked one rounding unit before (for the end of a step) or behind (its start)
-            self.starts = torch.where(jump, torch.nextafter(self.starts, ahead), self.starts)
+            after = torch.where(jump, torch.nextafter(self.starts, ahead), self.starts)
+            self.starts = torch.cat([after[:-1], self.starts[-1:]])  # no step starts at the last one
             self.ends = torch.where(jump, torch.nextafter(self.ends, -ahead), self.ends)
         self.eps = torch.finfo(dtype).eps
 
@@ -106,13 +110,14 @@ class RealClock:
         remaining = self._at(self.gaps, index) - elapsed
         landing = (h >= remaining * (1 - 1e-3)) & active
         # two equal steps rather than one long and one tiny
-        whole = torch.where(h > 0.5 * remaining, 0.5 * remaining, h)
-        after = elapsed + torch.where(landing, remaining, whole)
+        wanted = torch.where(landing, remaining, torch.where(h > 0.5 * remaining, 0.5 * remaining, h))
+        after = elapsed + wanted
         length = torch.where(active, torch.where(landing, remaining, after - elapsed), torch.zeros_like(h))
         begin = self._at(self.starts, index)
         t0 = begin + self.direction * elapsed
         t1 = torch.where(landing, self._at(self.ends, target), begin + self.direction * (elapsed + length))
-        return Proposal(t0, t1, length, landing, target, length < h)
+        # ``length`` is ``wanted`` up to rounding, which must not decide what counts as cut
+        return Proposal(t0, t1, length, landing, target, wanted < h)
 
     def advance(self, state: ClockState, proposal: Proposal, accept: Tensor) -> ClockState:
         index, elapsed = state
@@ -120,7 +125,12 @@ class RealClock:
         after = torch.where(landed, torch.zeros_like(elapsed), elapsed + proposal.h)
         return torch.where(landed, proposal.target, index), torch.where(accept, after, elapsed)
 
+    def position(self, state: ClockState) -> Tensor:
+        """Number of the landing point last reached."""
+        return state[0]
+
     def finished(self, state: ClockState) -> Tensor:
+        """Whether the last landing point is reached."""
         return state[0] >= self.last
 
     def least_step(self, state: ClockState) -> Tensor:

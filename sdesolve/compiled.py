@@ -22,7 +22,7 @@ from sdesolve.brownian.steps import OwnSteps
 from sdesolve.capture import Captured
 from sdesolve.errors import CompileError, message
 from sdesolve.fixed import FixedLoop
-from sdesolve.loop import RUNNING, Carry, Loop, Outputs, write_landed
+from sdesolve.loop import Carry, Loop
 from sdesolve.methods.method import Increments, Method, State
 from sdesolve.system import System
 
@@ -161,7 +161,7 @@ def _fixed_chunk(
     return while_loop(lambda k, *state: k < last, block, (first.clone(), *start))[1:]
 
 
-def compile_adaptive(loop: Loop) -> Callable[[Carry, Outputs], Carry]:
+def compile_adaptive(loop: Loop) -> Callable[[Carry, int], Carry]:
     """A chunk for :func:`sdesolve.loop.drive`: up to CHUNK_STEPS steps of all lanes."""
     if loop.dense:
         raise CompileError(message("compile", "True with dense=True", "one of the two"))
@@ -181,26 +181,25 @@ def compile_adaptive(loop: Loop) -> Callable[[Carry, Outputs], Carry]:
     run = _chunk(loop.system, key, _adaptive_chunk, _Adaptive(loop))
     steps = torch.tensor(CHUNK_STEPS, device=spec.device)
 
-    def chunk(carry: Carry, outputs: Outputs) -> Carry:
+    def chunk(carry: Carry, point: int) -> Carry:
         flat, tree = pytree.tree_flatten(carry)
-        return pytree.tree_unflatten(run(steps, outputs.outputs, outputs.buffer, tuple(flat), tree), tree)
+        until = torch.tensor(point, device=spec.device)
+        return pytree.tree_unflatten(run(steps, until, tuple(flat), tree), tree)
 
     return chunk
 
 
 def _adaptive_chunk(
-    adaptive: _Adaptive, steps: Tensor, outputs: Tensor, buffer: Tensor, start: tuple[Tensor, ...], tree: Any
+    adaptive: _Adaptive, steps: Tensor, until: Tensor, start: tuple[Tensor, ...], tree: Any
 ) -> list[Tensor]:
     loop = adaptive.loop
 
     def going(k: Tensor, *flat: Tensor) -> Tensor:
-        return (k < steps) & loop.running(pytree.tree_unflatten(list(flat), tree))
+        return (k < steps) & loop.moving(pytree.tree_unflatten(list(flat), tree), until)
 
     def body(k: Tensor, *flat: Tensor) -> tuple[Tensor, ...]:
         carry = pytree.tree_unflatten(list(flat), tree)
-        a = loop.attempt(carry)
-        after = loop.commit(carry, a)
-        write_landed(loop, a, carry.status == RUNNING, after.y, outputs, buffer)
+        after = loop.commit(carry, loop.attempt(carry, until=until))
         return (k + 1, *(x.clone() for x in pytree.tree_leaves(after)))
 
     return list(while_loop(going, body, (torch.zeros_like(steps), *(x.clone() for x in start)))[1:])

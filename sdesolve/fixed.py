@@ -52,14 +52,15 @@ class FixedRun:
 class FixedLoop:
     """Steps of a table, with noise in blocks.
 
-    rest : (batch,) trajectories that stand still at their start, or None. dense : record what interpolation needs.
+    follow : (batch,) the trajectory that each one follows, its own number or another's, or None. dense : record what
+    interpolation needs.
     """
 
     system: System
     method: Method
     table: StepTable
     noise: NoiseBlocks | None = None
-    rest: Tensor | None = None
+    follow: Tensor | None = None
     dense: bool = False
     chunk: Chunk | None = None
 
@@ -112,6 +113,8 @@ class FixedLoop:
         return state
 
     def _step(self, state: State, inc: Increments, run: FixedRun) -> State:
+        if self.follow is not None:
+            state, inc = self._followed(state, inc, self.follow)
         step = self.method.step(self.system, state, inc, dense=self.dense)
         if self.dense:
             run.times.append((inc.t0.reshape(-1), inc.h.reshape(-1)))
@@ -121,9 +124,17 @@ class FixedLoop:
         if step.failed is not None:
             run.stuck = step.failed if run.stuck is None else run.stuck | step.failed
             y1 = torch.where(expand(run.stuck), torch.nan, y1)
-        if self.rest is not None:
-            y1 = torch.where(expand(self.rest), state.y, y1)
         return State(y1, step.state.cache)
+
+    def _followed(self, state: State, inc: Increments, follow: Tensor) -> tuple[State, Increments]:
+        """The same step, in which some trajectories are in every respect another one's shadow."""
+        shadow = follow != torch.arange(len(follow), device=follow.device)
+
+        def other(x: Tensor) -> Tensor:
+            return torch.where(shadow.reshape(-1, *(1,) * (x.ndim - 1)), x.detach().index_select(0, follow), x)
+
+        parts = {k: other(x) for k, x in inc._asdict().items() if x is not None and x.ndim}
+        return State(other(state.y), tuple(map(other, state.cache))), inc._replace(**parts)
 
     def _save(self, count: int, state: State, run: FixedRun) -> None:
         run.place[self.table.saves == count] = len(run.kept)

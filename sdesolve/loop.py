@@ -105,14 +105,16 @@ class Loop:
         ones = torch.ones(self.clock.lanes, dtype=h.dtype, device=y.device)
         return Carry(y, cache, self.clock.start(), h, (ones,) * self.control.memory, status, zero, zero.clone())
 
-    def attempt(self, carry: Carry, rest: Tensor | None = None) -> Attempt:
-        """Try a step. Trajectories in ``rest``, (batch,), are given a step of length 0, and count as broken: the same
+    def attempt(self, carry: Carry, rest: Tensor | None = None, until: Tensor | None = None) -> Attempt:
+        """Try a step. Lanes that have come to landing point ``until`` wait there. Trajectories in ``rest``, (batch,), are given a step of length 0, and count as broken: the same
         verdict as before, with no NaN in the graph."""
         spec = self.system.spec
         running = carry.status == RUNNING
         active = ~self.clock.finished(carry.clock) & (
             running.any().reshape(1) if self.clock.lanes != spec.batch else running
         )
+        if until is not None:
+            active = active & (self.clock.position(carry.clock) < until)
         proposal = self.clock.propose(carry.clock, carry.h, active)
         w, area = self.noise(proposal) if self.noise else (None, None)
         inc = Increments(
@@ -122,9 +124,11 @@ class Loop:
             w,
             area,
         )
-        if rest is not None:
-            inc = self._resting(inc, rest)
         before = State(carry.y, carry.cache)
+        if rest is not None and self.clock.lanes == spec.batch:
+            inc = self._resting(inc, rest)
+        elif rest is not None:
+            before = self._followed(before, rest)
         step = self.method.step(self.system, before, inc, error=True, dense=self.dense)
         with torch.no_grad():
             ratio = self.ratio(carry.y, step)
@@ -153,6 +157,16 @@ class Loop:
         still = lambda x: None if x is None else torch.where(rest.reshape(-1, *(1,) * (x.ndim - 1)), 0.0, x)
         t1 = torch.where(mask, inc.t0, inc.t1) if inc.t0.ndim else inc.t1
         return Increments(inc.t0, t1, torch.where(mask, 0.0, inc.h), still(inc.w), still(inc.area))
+
+    def _followed(self, state: State, rest: Tensor) -> State:
+        """The same state, but the trajectories in ``rest`` stand with a good one: on a clock that all share time goes
+        on, and where they stopped the function may be NaN at later times."""
+        good = (~rest).to(torch.int8).argmax().reshape(1)
+
+        def other(x: Tensor) -> Tensor:
+            return torch.where(rest.reshape(-1, *(1,) * (x.ndim - 1)), x.detach().index_select(0, good), x)
+
+        return State(other(state.y), tuple(map(other, state.cache)))
 
     def ratio(self, y: Tensor, step: Step) -> Tensor:
         """Error over tolerance of each trajectory; NaN or infinity where the step gave them."""
@@ -241,7 +255,12 @@ class Loop:
         return self.to_state(self.clock.propose(a.clock, a.h, idle).t0)
 
     def running(self, carry: Carry) -> Tensor:
+        """Whether anyone is still running, 0-d."""
         return (carry.status == RUNNING).any()
+
+    def moving(self, carry: Carry, until: Tensor | int) -> Tensor:
+        """Whether anyone is still on the way to a landing point, 0-d."""
+        return ((carry.status == RUNNING) & self.to_batch(self.clock.position(carry.clock) < until)).any()
 
 
 class Record(NamedTuple):
@@ -278,13 +297,24 @@ class Outputs:
         return Outputs(outputs, buffer, place if graph else None, [y0] if graph else None)
 
     def write(self, loop: Loop, a: Attempt, running: Tensor, y: Tensor) -> None:
-        """States of the lanes that have landed."""
-        if self.kept is None or self.place is None:
-            write_landed(loop, a, running, y, self.outputs, self.buffer)
-            return
-        landed, row, lanes = _rows(loop, a, running, self.outputs, len(self.buffer) - 1)
-        self.place[row, lanes] = torch.where(landed, len(self.kept), self.place[row, lanes])
-        self.kept.append(y)
+        """States of the lanes that have landed; the last row takes what belongs to no output."""
+        spec = loop.system.spec
+        landed = loop.to_batch(a.landed) & running
+        row = loop.to_batch(torch.where(a.landed, self.outputs[a.proposal.target], len(self.buffer) - 1))
+        lanes = torch.arange(spec.batch, device=y.device)
+        if self.kept is not None and self.place is not None:
+            self.place[row, lanes] = torch.where(landed, len(self.kept), self.place[row, lanes])
+            self.kept.append(y)
+        elif spec.batched:
+            self.buffer[row, lanes] = torch.where(spec.expand(landed), y, self.buffer[row, lanes])
+        else:
+            self.buffer[row] = torch.where(landed, y[None], self.buffer[row])
+
+    def write_row(self, loop: Loop, carry: Carry, point: int) -> None:
+        """States of all trajectories that stand at this landing point."""
+        here = loop.to_batch(loop.clock.position(carry.clock) == point) & ~failed(carry.status)
+        row = self.outputs[point]
+        self.buffer[row] = torch.where(loop.system.spec.expand(here), carry.y, self.buffer[row])
 
     def states(self, spec_batched: bool) -> Tensor:
         if self.kept is None or self.place is None:
@@ -296,39 +326,32 @@ class Outputs:
         return stacked[place, torch.arange(place.shape[1], device=place.device)]
 
 
-def _rows(loop: Loop, a: Attempt, running: Tensor, outputs: Tensor, spare: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Who has landed, (batch,); on which row of the buffer; and the numbers of the trajectories."""
-    landed = loop.to_batch(a.landed) & running
-    row = loop.to_batch(torch.where(a.landed, outputs[a.proposal.target], spare))
-    return landed, row, torch.arange(len(landed), device=row.device)
-
-
-def write_landed(loop: Loop, a: Attempt, running: Tensor, y: Tensor, outputs: Tensor, buffer: Tensor) -> None:
-    """Put the states of the lanes that have landed into their rows; the last row takes what belongs to no output."""
-    landed, row, lanes = _rows(loop, a, running, outputs, len(buffer) - 1)
-    if loop.system.spec.batched:
-        buffer[row, lanes] = torch.where(loop.system.spec.expand(landed), y, buffer[row, lanes])
-    else:
-        buffer[row] = torch.where(landed, y[None], buffer[row])
-
-
 def drive(
     loop: Loop,
     carry: Carry,
     outputs: Outputs,
     records: list[Record] | None = None,
     report: Callable[[Carry], None] | None = None,
-    compiled: Callable[[Carry, Outputs], Carry] | None = None,
+    compiled: Callable[[Carry, int], Carry] | None = None,
 ) -> Carry:
-    """Run to the end: one host synchronisation a step, or a chunk of steps when ``compiled`` takes many at once."""
+    """Run to the end, with one host synchronisation a step.
+
+    ``compiled`` takes a chunk of steps at once, from landing point to landing point: results go into the buffer between
+    chunks. (A buffer written inside the compiled loop would save the waiting, but torch.func transforms, which implicit
+    steps and adjoints need, cannot stand beside such writes.)
+    """
     try:
+        if compiled is not None:
+            for point in range(1, loop.clock.last + 1):
+                while bool(loop.moving(carry, point)):
+                    carry = compiled(carry, point)
+                    if report:
+                        report(carry)
+                outputs.write_row(loop, carry, point)
+            return carry
         going, failures = bool(loop.running(carry)), False
         while going:
-            if compiled is not None:
-                carry = compiled(carry, outputs)
-                going = bool(loop.running(carry))
-            else:
-                carry, going, failures = _eager_step(loop, carry, outputs, records, failures)
+            carry, going, failures = _eager_step(loop, carry, outputs, records, failures)
             if report:
                 report(carry)
     except KeyboardInterrupt as interrupt:

@@ -96,19 +96,27 @@ class FixedPlan:
                 raise
             raise Interrupted(self._result(interrupt.run, interrupted=True)) from interrupt
         result = self._result(run)
-        if self.isolate and result.status is not None and result.ys.requires_grad:
-            wrong = failed(result.status)
-            if wrong.any():
+        wrong = None if result.status is None else failed(result.status)
+        if wrong is not None and wrong.any():
+            result.ys = self._without_failures(result.ys)
+            if self.isolate and result.ys.requires_grad:
                 result.ys = self._isolated(loop, y0, result.ys, wrong)
         return result
 
+    def _without_failures(self, ys: Tensor) -> Tensor:
+        """NaN in all components of a trajectory from its first NaN or infinity on."""
+        whole = ys if self.system.spec.batched else ys[:, None]
+        good = _finite(whole.detach(), 2).to(torch.int64).cumprod(0).bool()
+        return torch.where(good.reshape(*good.shape, *(1,) * (whole.ndim - 2)), whole, torch.nan).reshape(ys.shape)
+
     def _isolated(self, loop: FixedLoop, y0: Tensor, ys: Tensor, wrong: Tensor) -> Tensor:
-        """The run again, in which the failed trajectories rest at the start of a good one."""
+        """The run again, in which the failed trajectories follow a good one, so that no NaN enters the graph."""
         if bool(wrong.all()) or not self.system.spec.batched:
             return ys.detach()
         expand = self.system.spec.expand
-        good = y0[int((~wrong).nonzero()[0])].detach()
-        again = replace(loop, rest=wrong).run(torch.where(expand(wrong), good, y0))
+        first = (~wrong).nonzero()[0]
+        follow = torch.where(wrong, first, torch.arange(len(wrong), device=wrong.device))
+        again = replace(loop, follow=follow).run(torch.where(expand(wrong), y0[first].detach(), y0))
         return torch.where(expand(wrong), ys.detach(), again.outputs())
 
     def _result(self, run: FixedRun, interrupted: bool = False) -> Result:
@@ -141,7 +149,9 @@ class FixedPlan:
             status = torch.where(run.stuck, int(Status.NOT_CONVERGED), status)
         if interrupted:
             arrived = _finite(run.kept[-1] if self.system.spec.batched else run.kept[-1][None], 1)
-            status = torch.where(arrived, int(Status.INTERRUPTED), status)
+            there = np.broadcast_to(run.place[-1] >= 0, (self.system.spec.batch,)).copy()
+            under_way = arrived & ~torch.as_tensor(there, device=arrived.device)
+            status = torch.where(under_way, int(Status.INTERRUPTED), status)
         last = (finite.to(torch.int64).cumprod(0).sum(0) - 1).clamp(min=0).cpu().numpy()
         ts = np.broadcast_to(self.ts, (len(self.ts), self.system.spec.batch))
         return status, torch.as_tensor(ts[last, np.arange(len(last))].copy())
@@ -258,16 +268,20 @@ class AdaptivePlan:
         return loop.start(y0, cache, h, status), extra
 
     def _fraction(self, loop: Loop, carry: Carry) -> float:
-        index = carry.clock[0].double().mean()
-        return float(index) / max(len(self.ts) - 1, 1)
+        idle = torch.zeros(loop.clock.lanes, dtype=torch.bool, device=carry.y.device)
+        now = loop.clock.propose(carry.clock, carry.h, idle).t0.double().cpu().numpy()
+        return float(np.clip((now - self.ts[0]) / (self.ts[-1] - self.ts[0]), 0.0, 1.0).mean())
 
     def _result(self, loop: Loop, carry: Carry, outputs: Outputs, records: list[Record] | None, extra: int) -> Result:
         spec, method = self.system.spec, self.method
         accepted, rejected = loop.to_batch(carry.accepted), loop.to_batch(carry.rejected)
         idle = torch.zeros(loop.clock.lanes, dtype=torch.bool, device=spec.device)
         reached = loop.to_batch(loop.clock.propose(carry.clock, carry.h, idle).t0)
+        ys = outputs.states(spec.batched)
+        if loop.clock.lanes != spec.batch and bool(failed(carry.status).any()):
+            reached = self._before_failure(ys.detach(), reached)
         return Result(
-            outputs.states(spec.batched),
+            ys,
             carry.status,
             accepted,
             rejected,
@@ -276,6 +290,14 @@ class AdaptivePlan:
             reached,
             self._dense(loop, records) if records else None,
         )
+
+    def _before_failure(self, ys: Tensor, reached: Tensor) -> Tensor:
+        """Where a shared clock has gone on since a trajectory failed: the last output time that it had reached."""
+        last = _finite(ys, 2).sum(0).cpu().numpy() - 1
+        ahead = torch.as_tensor(self.ts[np.minimum(last + 1, len(self.ts) - 1), 0], device=reached.device)
+        had = torch.as_tensor(self.ts[last.clip(min=0), 0], device=reached.device)
+        forwards = bool(self.ts[-1, 0] > self.ts[0, 0])
+        return torch.where(reached < ahead if forwards else reached > ahead, reached.double(), had)
 
     def _dense(self, loop: Loop, records: list[Record]) -> DenseOutput:
         spec = self.system.spec

@@ -189,6 +189,8 @@ class _CorrectedDrift(nn.Module):
             )
 
         drift = self.sde.drift(t, y)
+        # forward mode writes tangents into the layout of y, in which expanded elements would overlap
+        y = pytree.tree_map(lambda leaf: leaf.contiguous(), y)
         columns = g(y)
         if self.sde.noise != "general":
             change = _derivative(g, y, columns)

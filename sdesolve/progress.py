@@ -21,6 +21,8 @@ def reporting(progress: bool | Report, title: str) -> Iterator[Report | None]:
         yield _seldom(progress)
         progress(1.0)
         return
+    if progress is not True:
+        raise TypeError(message("progress", repr(progress), "True, False or a function of the finished fraction"))
     try:
         from rich.progress import Progress
     except ImportError as error:
@@ -33,13 +35,13 @@ def reporting(progress: bool | Report, title: str) -> Iterator[Report | None]:
 
 
 def _seldom(act: Report) -> Report:
-    last = 0.0
+    last, most = 0.0, 0.0
 
     def report(fraction: float) -> None:
-        nonlocal last
-        now = time.monotonic()
+        nonlocal last, most
+        now, most = time.monotonic(), max(most, fraction)
         if now - last > 0.1:
             last = now
-            act(fraction)
+            act(most)
 
     return report

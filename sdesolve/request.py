@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from sdesolve.brownian import BrownianPath
 from sdesolve.errors import message
 from sdesolve.methods import choose, names
 from sdesolve.methods.method import Method
@@ -34,7 +38,7 @@ def read_times(ts: Any, spec: StateSpec) -> tuple[Tensor, NDArray[np.float64], f
             ts = torch.as_tensor(ts, dtype=torch.float64)
         except (TypeError, ValueError) as error:
             raise TypeError(message("ts", type(ts).__name__, "a tensor (T,) or (batch, T) of times")) from error
-    if torch._C._functorch.is_functorch_wrapped_tensor(ts) or ts.requires_grad:
+    if _varies(ts):
         raise ValueError(
             message(
                 "ts",
@@ -44,12 +48,15 @@ def read_times(ts: Any, spec: StateSpec) -> tuple[Tensor, NDArray[np.float64], f
             )
         )
     shape = tuple(ts.shape)
-    if ts.ndim not in (1, 2) or ts.shape[-1] < 2 or ts.is_complex():
+    if ts.ndim not in (1, 2) or ts.shape[-1] < 2 or ts.is_complex() or ts.dtype == torch.bool:
         raise ValueError(message("ts", f"shape {shape}, {ts.dtype}", "(T,) or (batch, T) real times with T >= 2"))
     if ts.ndim == 2 and (not spec.batched or ts.shape[0] != spec.batch):
-        wanted = f"({spec.batch}, T)" if spec.batched else "(T,), since batched=False"
-        raise ValueError(message("ts", f"shape {shape} for y0 with a batch of {spec.batch}", f"(T,) or {wanted}"))
-    times = ts.detach().cpu().to(torch.float64).numpy().reshape(-1, shape[-1]).T
+        if not spec.batched:
+            raise ValueError(message("ts", f"shape {shape} with batched=False", "(T,), as there is one trajectory"))
+        advice = "Times stand in the last dimension: pass ts.T." if ts.shape[1] == spec.batch else ""
+        got = f"shape {shape} for y0 with a batch of {spec.batch}"
+        raise ValueError(message("ts", got, f"(T,) or ({spec.batch}, T)", advice))
+    times = np.array(_numbers(ts), dtype=np.float64).reshape(-1, shape[-1]).T
     gaps = np.diff(times, axis=0)
     if not (np.isfinite(times).all() and ((gaps > 0).all() or (gaps < 0).all())):
         raise ValueError(
@@ -63,8 +70,28 @@ def read_times(ts: Any, spec: StateSpec) -> tuple[Tensor, NDArray[np.float64], f
     return ts, np.ascontiguousarray(times), max(eps, torch.finfo(torch.float64).eps)
 
 
+def _varies(x: Tensor) -> bool:
+    """Whether a tensor is differentiated or mapped over. Inside torch.func.grad and jvp every new tensor is wrapped."""
+    while not x.requires_grad and forward_ad.unpack_dual(x).tangent is None:
+        if not torch._C._functorch.is_functorch_wrapped_tensor(x):
+            return False
+        if torch._C._functorch.is_batchedtensor(x):
+            return True
+        x = torch._C._functorch.get_unwrapped(x)
+    return True
+
+
+def _numbers(x: Tensor) -> NDArray[Any]:
+    """The numbers behind the wrappers of torch.func, under which no tensor can be read."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+    with torch._C._DisableFuncTorch():
+        x = x.detach().cpu()
+        return (x.to(torch.float64) if x.is_floating_point() else x).numpy()
+
+
 def _shown(ts: Tensor) -> str:
-    values = ts.flatten().tolist()
+    values = _numbers(ts).reshape(-1).tolist()
     return f"{values}" if len(values) <= 8 else f"{values[:4] + ['...'] + values[-3:]}"
 
 
@@ -72,9 +99,12 @@ def read_step(dt: Any) -> float | None:
     if dt is None:
         return None
     try:
+        if isinstance(dt, (str, bytes, bool)):
+            raise TypeError
         value = float(dt)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(message("dt", type(dt).__name__, "a positive number")) from error
+        got = f"a tensor of shape {tuple(dt.shape)}" if isinstance(dt, Tensor) else f"{dt!r}, a {type(dt).__name__}"
+        raise TypeError(message("dt", got, "a positive number")) from error
     if not (value > 0 and math.isfinite(value)):
         advice = "Backwards solves take decreasing ts and a positive dt." if value < 0 else ""
         raise ValueError(message("dt", repr(value), "a positive finite number", advice))
@@ -117,9 +147,11 @@ def read_control(system: System, method: Method, dt: float | None, rtol: Any, at
         return controller
     given = {name: value for name, value in (("rtol", rtol), ("atol", atol)) if value is not None}
     for name, value in given.items():
-        if not isinstance(value, (int, float, Tensor)):
-            raise TypeError(message(name, type(value).__name__, "a number >= 0, or a tensor that broadcasts against y"))
-    return PID(**given)
+        if isinstance(value, bool) or not isinstance(value, (Real, Tensor)):
+            got = f"{value!r}, a {type(value).__name__}"
+            raise TypeError(message(name, got, "a number >= 0, or a tensor that broadcasts against y"))
+    tolerances: dict[str, Any] = {k: v if isinstance(v, Tensor) else float(v) for k, v in given.items()}
+    return PID(**tolerances)
 
 
 def choose_quietly(system: System, name: str) -> bool:
@@ -134,7 +166,10 @@ def read_paths(paths: Any, spec: StateSpec) -> Tensor:
     """Trajectory ids, int64 (batch,)."""
     if paths is None:
         return torch.arange(spec.batch, device=spec.device)
-    ids = torch.as_tensor(paths)
+    try:
+        ids = torch.as_tensor(paths)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise TypeError(message("paths", repr(paths), f"({spec.batch},) integers, one id a trajectory")) from error
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool or tuple(ids.shape) != (spec.batch,):
         raise ValueError(
             message(
@@ -168,6 +203,38 @@ def read_max_steps(max_steps: Any, adaptive: bool) -> int:
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
         raise ValueError(message("max_steps", repr(max_steps), "a positive int or None"))
     return max_steps
+
+
+def check_brownian(system: System, brownian: Any, seed: Any, paths: Any) -> None:
+    """A path brings its own seed and ids, and is for SDEs."""
+    if brownian is None:
+        return
+    if not isinstance(brownian, BrownianPath):
+        raise TypeError(message("brownian", type(brownian).__name__, "an ss.BrownianPath"))
+    if not system.is_sde:
+        raise ValueError(message("brownian", "a path for an ODE", "None for an ODE, which has no noise"))
+    for name, value in (("seed", seed), ("paths", paths)):
+        if value is not None:
+            advice = (
+                f"Write ss.BrownianPath(..., {name}=...)." if name == "paths" else "It is the path's first argument."
+            )
+            raise ValueError(message(name, f"{value!r} beside brownian=", f"{name} of the BrownianPath alone", advice))
+
+
+def fitted_control(control: PID, spec: StateSpec) -> PID:
+    """The controller with tensor tolerances in the state's precision, checked to broadcast against it."""
+    found: dict[str, Any] = {}
+    for name in ("rtol", "atol"):
+        value = getattr(control, name)
+        if isinstance(value, Tensor):
+            shape = tuple(value.shape)
+            pairs = zip(reversed(shape), reversed(spec.shape), strict=False)
+            if len(shape) > len(spec.shape) or any(a not in (1, b) for a, b in pairs):
+                raise ValueError(
+                    message(name, f"shape {shape}", f"a number, or a tensor that broadcasts to {spec.shape}")
+                )
+            found[name] = value.detach().to(dtype=spec.time_dtype, device=spec.device)
+    return replace(control, **found) if found else control
 
 
 def one_of(argument: str, got: object, accepted: Sequence[str]) -> None:

@@ -21,8 +21,10 @@ from sdesolve.plan import AdaptivePlan, FixedPlan, Interrupted, Result
 from sdesolve.problem import Problem
 from sdesolve.progress import Report, reporting
 from sdesolve.request import (
+    check_brownian,
     check_direction,
     check_problem_type,
+    fitted_control,
     one_of,
     read_control,
     read_max_steps,
@@ -116,8 +118,9 @@ def solve(
     chosen = choose(system, method)
     control = read_control(system, chosen, read_step(dt), rtol, atol, controller)
     check_direction(system, columns[-1, 0] < columns[0, 0])
-    ids = read_paths(paths, spec)
-    number = read_seed(seed, system.is_sde and brownian is None)
+    check_brownian(system, brownian, seed, paths)
+    ids = read_paths(paths, spec) if brownian is None else brownian.paths
+    number = read_seed(seed, system.is_sde) if brownian is None else brownian.seed
     limit = read_max_steps(max_steps, control is not None)
     if dense and not chosen.has_dense:
         raise ValueError(message("dense", f"True with method {chosen.name!r}", "True for ODE methods"))
@@ -137,6 +140,7 @@ def solve(
                 message("shared_steps", "True with (batch, T) output times", "False, or (T,) times that all share")
             )
         _check_control(control, columns)
+        control = fitted_control(control, spec)
         plan = AdaptivePlan(system, chosen, control, columns, shared, read_step(dt), limit, dense)
     if compile:
         if adjoint == "direct":
@@ -189,14 +193,10 @@ def _fixed_plan(
             noise = OwnSteps(seed, ids, shape, table.times, table.steps, dt, spec.dtype)
         else:
             noise = PathSteps(_check_path(brownian, spec, shape), table.times, eps)
-    elif brownian is not None:
-        raise ValueError(message("brownian", "a path for an ODE", "None for an ODE, which has no noise"))
     return FixedPlan(system, method, table, columns, noise, dense)
 
 
-def _check_path(path: Any, spec: StateSpec, shape: tuple[int, ...]) -> BrownianPath:
-    if not isinstance(path, BrownianPath):
-        raise TypeError(message("brownian", type(path).__name__, "an ss.BrownianPath"))
+def _check_path(path: BrownianPath, spec: StateSpec, shape: tuple[int, ...]) -> BrownianPath:
     wanted = (spec.batch, *shape)
     if tuple(path.shape) != wanted or path.dtype != spec.dtype:
         raise ValueError(

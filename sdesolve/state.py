@@ -89,7 +89,9 @@ class StateSpec:
 
 def _floating(name: str, leaf: Any) -> Tensor:
     if not isinstance(leaf, Tensor):
-        raise TypeError(message(name, type(leaf).__name__, "a torch tensor or a pytree of tensors"))
+        got = f"{leaf!r}, a {type(leaf).__name__}" if isinstance(leaf, (int, float)) else type(leaf).__name__
+        advice = "Convert with torch.as_tensor(...)."
+        raise TypeError(message(name, got, "a torch tensor or a pytree of tensors", advice))
     if leaf.dtype not in DTYPES:
         raise TypeError(
             message(

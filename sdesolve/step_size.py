@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ from sdesolve.state import StateSpec
 from sdesolve.system import System
 
 Array = NDArray[np.float64]
+
+#: a table of more steps would not fit into memory
+MOST_STEPS = 1e9
 
 
 class StepTable(NamedTuple):
@@ -47,6 +51,10 @@ def step_table(ts: Array, dt: float, eps: float) -> StepTable:
     if ts.ndim == 2:
         return _join([step_table(column, dt, eps) for column in ts.T])
     gaps = np.diff(ts)
+    needed = float(np.abs(gaps).sum()) / float(dt)
+    if needed > MOST_STEPS:
+        got = f"{dt}, which makes {needed:.3g} steps"
+        raise ValueError(message("dt", got, f"a step of which at most {MOST_STEPS:.0e} are needed"))
     counts = step_counts(np.abs(gaps), dt, np.maximum(np.abs(ts[:-1]), np.abs(ts[1:])), eps)
     steps = np.repeat(gaps / counts, counts)
     saves = np.concatenate([[0], np.cumsum(counts)])
@@ -64,6 +72,10 @@ def _join(tables: list[StepTable]) -> StepTable:
         np.stack([pad(t.steps, 0.0) for t in tables], 1),
         np.stack([t.saves for t in tables], 1),
     )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and not np.isnan(float(value))
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,8 @@ class PID:
     def __post_init__(self) -> None:
         for name in ("rtol", "atol"):
             value = getattr(self, name)
+            if not isinstance(value, (Real, Tensor)) or isinstance(value, bool):
+                raise TypeError(message(name, repr(value), "a number >= 0, or a tensor that broadcasts against y"))
             least = float(value.min()) if isinstance(value, Tensor) else float(value)
             if not least >= 0 or not np.isfinite(least):
                 raise ValueError(message(name, repr(value), "a number >= 0"))
@@ -110,8 +124,30 @@ class PID:
             raise ValueError(message("rtol, atol", "0 and 0", "at least one positive tolerance"))
         for name in ("dt_min", "dt_max"):
             value = getattr(self, name)
-            if value is not None and not (value > 0):
+            if value is not None and not (_is_number(value) and value > 0):
                 raise ValueError(message(name, repr(value), "a positive number or None"))
+        if self.dt_min is not None and self.dt_max is not None and self.dt_min > self.dt_max:
+            raise ValueError(message("dt_min", f"{self.dt_min}, above dt_max = {self.dt_max}", "dt_min <= dt_max"))
+        for name in ("p", "i", "d"):
+            if not _is_number(getattr(self, name)):
+                raise ValueError(message(name, repr(getattr(self, name)), "a number, a gain of the controller"))
+        if self.p + self.i + self.d <= 0:
+            raise ValueError(message("p, i, d", f"{self.p}, {self.i}, {self.d}", "gains with a positive sum"))
+        for name in ("safety", "factor_min"):
+            value = getattr(self, name)
+            if not (_is_number(value) and 0 < value < 1):
+                raise ValueError(message(name, repr(value), "a number between 0 and 1"))
+        if not (_is_number(self.factor_max) and self.factor_max > 1):
+            raise ValueError(message("factor_max", repr(self.factor_max), "a number above 1"))
+        self._check_jumps()
+
+    def _check_jumps(self) -> None:
+        try:
+            finite = all(np.isfinite(float(jump)) for jump in self.jumps)
+        except (TypeError, ValueError):
+            finite = False
+        if isinstance(self.jumps, str) or not finite:
+            raise ValueError(message("jumps", repr(self.jumps), "a sequence of finite times, [0.5] for a single one"))
 
     @property
     def memory(self) -> int:
@@ -141,9 +177,9 @@ def _power(x: Tensor, exponent: float) -> Tensor:
 
 
 def scaled(error: Tensor, y: Tensor, y1: Tensor | None, control: PID) -> Tensor:
-    """error / (atol + rtol max(|y|, |y1|)), elementwise."""
+    """error / (atol + rtol max(|y|, |y1|)), elementwise; no error is within a tolerance of 0."""
     size = y.abs() if y1 is None else torch.maximum(y.abs(), y1.abs())
-    return error / (control.atol + control.rtol * size)
+    return error / (control.atol + control.rtol * size).clamp(min=torch.finfo(size.dtype).tiny)
 
 
 def rms(x: Tensor, spec: StateSpec) -> Tensor:

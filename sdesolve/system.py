@@ -33,12 +33,10 @@ class System:
         elif isinstance(problem, ODE):
             self._drift = problem.f
 
-    def _call(self, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
+    def _call(self, name: str, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
         spec = self.spec
         if self.problem.vectorize:
-            lane = None if t.ndim == 0 else 0
-            single = lambda s, one: function(s, spec.unravel_one(one))
-            return torch.func.vmap(single, in_dims=(lane, 0))(t if lane is None else t.reshape(-1), y)
+            return self._vectorized(name, function, t, y)
         if spec.tree is not None and t.ndim:
             t = t.reshape(-1)
         if t.ndim == 0 or torch.compiler.is_compiling():
@@ -51,6 +49,38 @@ class System:
                 f"{tuple(y.shape)}. ss.batch_time(t, y) gives (batch,); shared_steps=True gives one 0-d time."
             )
             raise
+
+    def _vectorized(self, name: str, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
+        """The function of one trajectory, mapped over the batch."""
+
+        def single(time: Tensor, one: Tensor) -> Any:
+            try:
+                out = function(time, self.spec.unravel_one(one))
+            except Exception as error:
+                error.add_note(
+                    "sdesolve: with vectorize=True the function sees one trajectory, here a 0-d t and "
+                    f"y of shape {tuple(one.shape)}, without a batch dimension."
+                )
+                raise
+            out = pytree.tree_map(lambda leaf: self._tensor(name, leaf), out)
+            return self._padded(out, one) if name == "diffusion" else out
+
+        lane = None if t.ndim == 0 else 0
+        return torch.func.vmap(single, in_dims=(lane, 0))(t if lane is None else t.reshape(-1), y)
+
+    def _padded(self, out: Any, one: Tensor) -> Any:
+        """One trajectory's diffusion with all its dimensions, so that the batch will stand where y has it."""
+        leaves, tree = pytree.tree_flatten(out)
+        states, wanted = pytree.tree_flatten(self.spec.unravel_one(one))
+        if tree != wanted:
+            return out
+        extra = 1 if self.noise == "general" else 0
+        for leaf, state in zip(leaves, states, strict=True):
+            if extra and leaf.ndim == 0:
+                raise FunctionError(_diffusion_text(leaf, tuple(state.shape), general=True))
+        missing = [max(state.ndim + extra - leaf.ndim, 0) for leaf, state in zip(leaves, states, strict=True)]
+        padded = [leaf.reshape(*(1,) * k, *leaf.shape) for leaf, k in zip(leaves, missing, strict=True)]
+        return pytree.tree_unflatten(padded, tree)
 
     def _leaves(self, name: str, out: Any) -> list[Any]:
         spec = self.spec
@@ -78,7 +108,7 @@ class System:
         name, spec = self.names[0], self.spec
         shapes = spec.leaves if spec.tree is not None else (spec.shape,)
         parts = []
-        for leaf, shape in zip(self._leaves(name, self._call(self._drift, t, y)), shapes, strict=True):
+        for leaf, shape in zip(self._leaves(name, self._call(name, self._drift, t, y)), shapes, strict=True):
             out = self._tensor(name, leaf)
             if tuple(out.shape) != tuple(shape):
                 raise FunctionError(
@@ -96,11 +126,11 @@ class System:
         """g(t, y): broadcastable to y's shape, or to (*y.shape, m) for general noise."""
         spec, general = self.spec, self.noise == "general"
         shapes = spec.leaves if spec.tree is not None else (spec.shape,)
-        outs = self._leaves("diffusion", self._call(self._diffusion, t, y))
+        outs = self._leaves("diffusion", self._call("diffusion", self._diffusion, t, y))
         parts = []
         for leaf, shape in zip(outs, shapes, strict=True):
             out = self._tensor("diffusion", leaf)
-            if general and out.ndim == 0:
+            if general and (out.ndim == 0 or out.shape[-1] == 0):
                 raise FunctionError(_diffusion_text(out, shape, general))
             wanted = (*shape, out.shape[-1]) if general else tuple(shape)
             if tuple(out.shape) != wanted and not _broadcasts(tuple(out.shape), wanted):
@@ -112,6 +142,12 @@ class System:
             return parts[0]
         lead = (spec.batch,) if spec.batched else ()
         if general:
+            if len({part.shape[-1] for part in parts}) > 1:
+                found = ", ".join(str(tuple(part.shape)) for part in parts)
+                raise FunctionError(
+                    f"diffusion: returned leaves of shapes {found}; accepted are leaves (*leaf.shape, m) with one m, as one "
+                    "Brownian motion of m components drives them all."
+                )
             return torch.cat([part.reshape(*lead, -1, part.shape[-1]) for part in parts], -2)
         return torch.cat([part.reshape(*lead, -1) for part in parts], -1)
 
@@ -127,12 +163,17 @@ class System:
     def noise_term(self, g: Tensor, w: Tensor) -> Tensor:
         """g dW: elementwise, one w for all elements, or a matrix-vector product."""
         if self.noise == "diagonal":
-            return g * w
+            return g * (w if self.spec.batched else w.reshape(self.spec.shape))
         ones = (1,) * len(self.spec.per_trajectory)
         lead = (self.spec.batch,) if self.spec.batched else ()
         if self.noise == "scalar":
             return g * w.reshape(*lead, *ones)
         m = g.shape[-1]
+        if m != w.shape[-1]:
+            raise FunctionError(
+                f"diffusion: returned {m} columns, where it had returned {w.shape[-1]} before; accepted is the same "
+                "number of Brownian motions at every (t, y)."
+            )
         w = w.reshape(*lead, *ones, m)
         if m > 8:
             return (g * w).sum(-1)
@@ -150,6 +191,8 @@ def _broadcasts(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 
 
 def _hint(t: Tensor, out: Tensor) -> str:
+    if out.shape == t.shape:
+        return " If it read t as y: functions are called with (t, y), in this order."
     if t.ndim and out.ndim > t.ndim:
         return f" (t has shape {tuple(t.shape)} here: every trajectory has a clock of its own; see ss.batch_time.)"
     return ""
@@ -157,9 +200,10 @@ def _hint(t: Tensor, out: Tensor) -> str:
 
 def _diffusion_text(out: Tensor, shape: tuple[int, ...], general: bool) -> str:
     if general:
+        wanted = ", ".join(map(str, (*shape, "m")))
         return (
-            f"diffusion: returned shape {tuple(out.shape)} for y of shape {tuple(shape)} and noise='general'; accepted is "
-            f"{(*shape, 'm')} with m Brownian motions, or what broadcasts to it. For one noise an element write "
+            f"diffusion: returned shape {tuple(out.shape)} for y of shape {tuple(shape)} and noise='general'; accepted "
+            f"is ({wanted}) with m Brownian motions, or what broadcasts to it. For one noise an element write "
             "noise='diagonal'; for one a trajectory noise='scalar'."
         )
     return (

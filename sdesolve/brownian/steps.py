@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import prod
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from sdesolve.brownian.counter import BLOCK, cell_normals, key_words, off_grid_normals
 from sdesolve.brownian.grid import step_cells
-from sdesolve.brownian.path import BrownianPath
+from sdesolve.brownian.path import BrownianPath, tree_sum
 from sdesolve.errors import message
 
 Array = NDArray[np.float64]
@@ -70,7 +71,7 @@ class OwnSteps:
         ends = (regular[1:] != regular[:-1]) | (regular[1:] & (np.abs(moves) != 1))
         ends[1:] |= regular[2:] & regular[:-2] & (moves[1:] != moves[:-1])
         cuts = [first, *(first + 1 + np.flatnonzero(ends)).tolist(), last]
-        return list(zip(cuts[:-1], cuts[1:], strict=True))
+        return list(pairwise(cuts))
 
     def _run(self, first: int, last: int) -> Tensor:
         cells = self.cells[first:last]
@@ -133,5 +134,5 @@ class PathSteps:
         if (counts == 1).all():
             return cells
         if (counts == counts[0]).all():
-            return cells.unflatten(0, (last - first, int(counts[0]))).sum(1)
-        return torch.stack([part.sum(0) for part in torch.split(cells, counts.tolist())])
+            return tree_sum(cells.unflatten(0, (last - first, int(counts[0]))).transpose(0, 1))
+        return torch.stack([tree_sum(part) for part in torch.split(cells, counts.tolist())])

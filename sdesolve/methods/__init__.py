@@ -37,7 +37,7 @@ def choose(system: System, method: str | Method | None) -> Method:
             other = METHODS.get(("ode" if kind == "sde" else "sde", method))
             advice = f"{method!r} is for {other.problem.upper()}s." if other else ""
             raise ValueError(
-                message("method", repr(method), f"for an {kind.upper()}: {', '.join(names(kind))}", advice)
+                message("method", repr(method), f"one for an {kind.upper()}: {', '.join(names(kind))}", advice)
             )
         method = found
     elif not isinstance(method, Method):
