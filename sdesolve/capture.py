@@ -120,7 +120,8 @@ def refuse_training(modules: Iterable[nn.Module]) -> None:
             what = "moves its buffers" if moving else "draws new noise"
             raise TrainingModeError(
                 f"problem: contains {type(module).__name__} in training mode, which {what} at every evaluation of the "
-                "right-hand side, so that no step size or adjoint makes sense of it; accepted are modules in evaluation "
+                "right-hand side, so that no step size or adjoint makes sense of it; accepted are modules in "
+                "evaluation "
                 "mode. Call .eval() on it, or say allow_training=True in the problem if this is what you want."
             )
 

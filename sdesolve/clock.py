@@ -21,7 +21,8 @@ ClockState = tuple[Tensor, ...]
 class Proposal(NamedTuple):
     """The step that each lane tries next, all (lanes,).
 
-    t0, t1 : where it starts and ends. h : its length, >= 0; 0 for a lane that rests. landing : it ends on a landing point.
+    t0, t1 : where it starts and ends. h : its length, >= 0; 0 for a lane that rests. landing : it ends on a landing
+    point.
     target : index of the landing point ahead. cut : it is shorter than was asked for. ticket : what a source of noise
     needs to know of the interval beyond its times (integers of a lattice, say).
     """

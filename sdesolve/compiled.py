@@ -162,7 +162,7 @@ def _fixed_chunk(
 
 
 def compile_adaptive(loop: Loop) -> Callable[[Carry, int], Carry]:
-    """A chunk for :func:`sdesolve.loop.drive`: up to CHUNK_STEPS steps of all lanes."""
+    """A chunk for :func:`sdesolve.driver.drive`: up to CHUNK_STEPS steps of all lanes."""
     if loop.dense:
         raise CompileError(message("compile", "True with dense=True", "one of the two"))
     spec, control = loop.system.spec, loop.control

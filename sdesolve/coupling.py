@@ -24,12 +24,15 @@ def refuse_coupled(system: System, t: Tensor, y: Tensor, f: Tensor) -> None:
         again = system.drift(t, y)
     if not _same(f, again):
         raise CoupledTrajectoriesError(
-            f"{system.names[0]}: two evaluations at the same t and y differ; accepted is a function of (t, y). Does it draw "
+            f"{system.names[0]}: two evaluations at the same t and y differ; accepted is a function of (t, y). "
+            f"Does it draw "
             "random numbers, or keep state between calls? For noise write an SDE."
         )
     raise CoupledTrajectoriesError(
-        f"{system.names[0]}: the derivative of one trajectory changes with another's state; accepted are trajectories that "
-        "do not read each other, as each has a step size of its own. If the whole state is one system, say batched=False in "
+        f"{system.names[0]}: the derivative of one trajectory changes with another's state; accepted are "
+        f"trajectories that "
+        "do not read each other, as each has a step size of its own. If the whole state is one system, say "
+        "batched=False in "
         "the problem; if the batch should take common steps, say shared_steps=True in solve."
     )
 

@@ -76,7 +76,8 @@ def dense_output(
     powers: list[tuple[Tensor, ...]],
     taken: Tensor | None,
 ) -> DenseOutput:
-    """Gather the steps of a solve; ``times`` are pairs (t0, h), each (lanes,); ``taken``, (steps, batch), says whose they are."""
+    """Gather the steps of a solve; ``times`` are pairs (t0, h), each (lanes,); ``taken``, (steps, batch), says
+    whose they are."""
     starts = torch.stack([t0 for t0, _ in times])
     lengths = torch.stack([h for _, h in times])
     ys = torch.stack(states)

@@ -17,9 +17,10 @@ from torch import Tensor
 from sdesolve.brownian.steps import Increments as NoiseBlocks
 from sdesolve.clock import Landings, RealClock
 from sdesolve.coupling import refuse_coupled
+from sdesolve.driver import Outputs, Record, drive
 from sdesolve.fixed import FixedLoop, FixedRun
 from sdesolve.interpolate import DenseOutput, dense_output
-from sdesolve.loop import Carry, Loop, Outputs, Record, Watcher, drive, failed
+from sdesolve.loop import Carry, Loop, Watcher, failed
 from sdesolve.methods.method import Method
 from sdesolve.solution import Status
 from sdesolve.step_size import PID, StepTable, first_step

@@ -25,6 +25,7 @@ from sdesolve.system import System
 
 
 def check_problem_type(problem: Any) -> Problem:
+    """The problem, if it is one."""
     if not isinstance(problem, (ODE, SDE)):
         advice = "Wrap your function: ss.ODE(f), or ss.SDE(drift, diffusion)."
         raise TypeError(message("problem", type(problem).__name__, "an sdesolve.ODE or sdesolve.SDE", advice))
@@ -92,10 +93,11 @@ def _numbers(x: Tensor) -> NDArray[Any]:
 
 def _shown(ts: Tensor) -> str:
     values = _numbers(ts).reshape(-1).tolist()
-    return f"{values}" if len(values) <= 8 else f"{values[:4] + ['...'] + values[-3:]}"
+    return f"{values}" if len(values) <= 8 else f"{[*values[:4], '...', *values[-3:]]}"
 
 
 def read_step(dt: Any) -> float | None:
+    """The step as a float, or None."""
     if dt is None:
         return None
     try:
@@ -198,6 +200,7 @@ def read_seed(seed: Any, needed: bool) -> int | None:
 
 
 def read_max_steps(max_steps: Any, adaptive: bool) -> int:
+    """The bound on steps; the default depends on what bounds them otherwise."""
     if max_steps is None:
         return 100_000 if adaptive else 2**62
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
@@ -238,6 +241,7 @@ def fitted_control(control: PID, spec: StateSpec) -> PID:
 
 
 def one_of(argument: str, got: object, accepted: Sequence[str]) -> None:
+    """Refuse what is not in the list."""
     if got not in accepted:
         raise ValueError(message(argument, repr(got), ", ".join(map(repr, accepted))))
 
@@ -250,7 +254,8 @@ def check_direction(system: System, backwards: bool) -> None:
                 "ts",
                 "decreasing times for an Ito SDE whose diffusion may depend on y",
                 "decreasing times for Stratonovich SDEs and for additive noise",
-                "If the diffusion does not depend on y, say additive=True; solve sde.to_calculus('stratonovich') to follow "
+                "If the diffusion does not depend on y, say additive=True; solve sde.to_calculus('stratonovich') "
+                "to follow "
                 "the same path backwards; or ss.time_reversed(sde) for the equation in s = -t.",
             )
         )

@@ -75,7 +75,8 @@ class Solution:
     Attributes
     ----------
     ts : the output times as given, (T,) or (batch, T).
-    ys : states there, (T, batch, *state), or (T, *state) for ``batched=False``; a pytree of these for a pytree state. NaN
+    ys : states there, (T, batch, *state), or (T, *state) for ``batched=False``; a pytree of these for a pytree state.
+    NaN
         from where a trajectory failed.
     status : (batch,) of :class:`Status` numbers; 0 is success. None inside ``torch.func`` transforms.
     stats : what it cost.
@@ -110,7 +111,8 @@ class Solution:
     def __call__(self, t: float | Tensor) -> Any:
         """The state between the output times, from ``solve(..., dense=True)``.
 
-        ``t`` is a number: result (batch, *state); or (Q,): result (Q, batch, *state). Times outside the span of ``ts`` are
+        ``t`` is a number: result (batch, *state); or (Q,): result (Q, batch, *state). Times outside the span of
+        ``ts`` are
         refused.
         """
         if self.dense is None:

@@ -66,16 +66,20 @@ def solve(
     Parameters
     ----------
     problem : an :class:`ODE` or :class:`SDE`.
-    y0 : start state, (batch, *state), or a pytree of such tensors; with ``batched=False`` in the problem, one trajectory
+    y0 : start state, (batch, *state), or a pytree of such tensors; with ``batched=False`` in the problem, one
+    trajectory
         without the batch dimension. float32, float64 (ODEs: complex too); dtype and device are kept.
     ts : output times, (T,), or (batch, T) for times of each trajectory's own; strictly monotone, forwards or backwards.
-        ``ts[0]`` is the start; steps end exactly on each of them and the functions are never evaluated outside their span.
-    method : name or method object. Default: ``"tsit5"`` for an ODE; ``"euler_maruyama"`` for an Ito and ``"heun"`` for a
+        ``ts[0]`` is the start; steps end exactly on each of them and the functions are never evaluated outside their
+        span.
+    method : name or method object. Default: ``"tsit5"`` for an ODE; ``"euler_maruyama"`` for an Ito and ``"heun"``
+    for a
         Stratonovich SDE.
     dt : fixed steps: each output interval gets ceil(gap/dt) equal steps. With tolerances it is the first step.
     rtol, atol : adaptive steps. ODE default, without dt: 1e-5 and 1e-7; if one is given the other keeps its default.
     controller : an ``ss.PID(rtol, atol, ...)``, to say more about adaptive steps.
-    seed : int of the noise. Default: drawn from torch's global generator, so that ``torch.manual_seed`` reproduces a run.
+    seed : int of the noise. Default: drawn from torch's global generator, so that ``torch.manual_seed`` reproduces a
+    run.
     paths : (batch,) trajectory ids; default 0, 1, ..., batch - 1. Noise is a function of (seed, id, time).
     brownian : a :class:`BrownianPath` to follow; its cells must divide the steps. Default: the steps are the cells.
     adjoint : ``"direct"``, autograd through the solve; ``"backsolve"``, the continuous adjoint (ODEs).

@@ -75,7 +75,7 @@ class StateSpec:
         parts = torch.split(y, widths, -1)
         shapes = [shape[1:] if self.batched else shape for shape in self.leaves]
         return pytree.tree_unflatten(
-            [part.reshape(*keep, *shape) for part, shape in zip(parts, shapes, strict=True)], self.tree
+            [part.reshape((*keep, *shape)) for part, shape in zip(parts, shapes, strict=True)], self.tree
         )
 
     def unravel_one(self, y: Tensor) -> Any:

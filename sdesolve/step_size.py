@@ -25,7 +25,8 @@ MOST_STEPS = 1e9
 class StepTable(NamedTuple):
     """Fixed steps, counted and placed in float64 before the solve starts, so that times never drift.
 
-    times : (N + 1,) or (N + 1, batch), where steps start and end. steps : (N,) or (N, batch), their signed lengths; 0 for a
+    times : (N + 1,) or (N + 1, batch), where steps start and end. steps : (N,) or (N, batch), their signed lengths; 0
+    for a
     trajectory that is finished. saves : (T,) or (T, batch), the number of steps after which each output is reached.
     """
 
@@ -85,7 +86,8 @@ class PID:
     With e_n the ratio of a step's error to its tolerance, in the root-mean-square over a trajectory's components,
     |error| / (atol + rtol max(|y_n|, |y_n+1|)), a step is taken when e_n <= 1, and
 
-        h_n+1 = h_n * safety * e_n^-b1 * e_n-1^-b2 * e_n-2^-b3,   b1 = (p + i + d) / k,  b2 = -(p + 2 d) / k,  b3 = d / k
+        h_n+1 = h_n * safety * e_n^-b1 * e_n-1^-b2 * e_n-2^-b3,   b1 = (p + i + d) / k,  b2 = -(p + 2 d) / k,  b3 = d
+        / k
 
     where k is the order of the error estimate. A rejected step is tried again with h * safety * e_n^(-1/k).
 
@@ -171,7 +173,8 @@ class PID:
 
 
 def _power(x: Tensor, exponent: float) -> Tensor:
-    """x^exponent for x >= 0. ``torch.pow`` rounds the last elements of a tensor otherwise than those before them, so that
+    """x^exponent for x >= 0. ``torch.pow`` rounds the last elements of a tensor otherwise than those before them, so
+    that
     a step size would depend on the batch."""
     return torch.exp(exponent * torch.log(x))
 

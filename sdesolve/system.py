@@ -79,7 +79,7 @@ class System:
             if extra and leaf.ndim == 0:
                 raise FunctionError(_diffusion_text(leaf, tuple(state.shape), general=True))
         missing = [max(state.ndim + extra - leaf.ndim, 0) for leaf, state in zip(leaves, states, strict=True)]
-        padded = [leaf.reshape(*(1,) * k, *leaf.shape) for leaf, k in zip(leaves, missing, strict=True)]
+        padded = [leaf.reshape((1,) * k + leaf.shape) for leaf, k in zip(leaves, missing, strict=True)]
         return pytree.tree_unflatten(padded, tree)
 
     def _leaves(self, name: str, out: Any) -> list[Any]:
@@ -112,8 +112,8 @@ class System:
             out = self._tensor(name, leaf)
             if tuple(out.shape) != tuple(shape):
                 raise FunctionError(
-                    f"{name}: returned shape {tuple(out.shape)} for y of shape {tuple(shape)}; accepted is y's own shape."
-                    + _hint(t, out)
+                    f"{name}: returned shape {tuple(out.shape)} for y of shape {tuple(shape)}; accepted is y's own "
+                    f"shape." + _hint(t, out)
                 )
             parts.append(out)
         if spec.tree is None:
@@ -145,7 +145,8 @@ class System:
             if len({part.shape[-1] for part in parts}) > 1:
                 found = ", ".join(str(tuple(part.shape)) for part in parts)
                 raise FunctionError(
-                    f"diffusion: returned leaves of shapes {found}; accepted are leaves (*leaf.shape, m) with one m, as one "
+                    f"diffusion: returned leaves of shapes {found}; accepted are leaves (*leaf.shape, m) with one "
+                    f"m, as one "
                     "Brownian motion of m components drives them all."
                 )
             return torch.cat([part.reshape(*lead, -1, part.shape[-1]) for part in parts], -2)
@@ -207,6 +208,7 @@ def _diffusion_text(out: Tensor, shape: tuple[int, ...], general: bool) -> str:
             "noise='diagonal'; for one a trajectory noise='scalar'."
         )
     return (
-        f"diffusion: returned shape {tuple(out.shape)} for y of shape {tuple(shape)}; accepted is y's own shape or what "
+        f"diffusion: returned shape {tuple(out.shape)} for y of shape {tuple(shape)}; accepted is y's own shape or "
+        f"what "
         "broadcasts to it. For a matrix diffusion (*y.shape, m) write noise='general'."
     )

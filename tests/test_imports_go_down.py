@@ -20,6 +20,7 @@ FLOORS = [
     {"sdesolve.methods"},
     {
         "sdesolve.loop",
+        "sdesolve.driver",
         "sdesolve.fixed",
         "sdesolve.compiled",
         "sdesolve.plan",

@@ -1,4 +1,5 @@
-"""Gradients of ODE solves by the continuous adjoint: one more solve, backwards, in memory that does not grow with steps.
+"""Gradients of ODE solves by the continuous adjoint: one more solve, backwards, in memory that does not grow with
+steps.
 
 For dy/dt = f(t, y; p) and a loss L of the outputs y(t_i), with a = dL/dy(t),
 
@@ -6,7 +7,8 @@ For dy/dt = f(t, y; p) and a loss L of the outputs y(t_i), with a = dL/dy(t),
 
 (Pontryagin et al. 1962; Chen et al. 2018, NeurIPS, appendix B). The state is solved backwards along with a, and is put
 back on the forward solution at every output. The parameters' integral steers no step sizes (Kidger, Chen & Lyons 2021,
-"Hey, that's not an ODE"): the error of y and of a does, each trajectory's on its own, and a is scaled to size one first so that
+"Hey, that's not an ODE"): the error of y and of a does, each trajectory's on its own, and a is scaled to size one
+first so that
 tolerances mean something for losses of any size.
 """
 
@@ -111,7 +113,8 @@ def solve_adjoint(
 
 
 class AdjointSystem(System):
-    """(y, a, dL/dp) as one flat state. origin, end : t at s = 0 and 1, and speed : dt/ds, where trajectories have times of their own."""
+    """(y, a, dL/dp) as one flat state. origin, end : t at s = 0 and 1, and speed : dt/ds, where trajectories have
+    times of their own."""
 
     def __init__(self, system: System, parameters: list[Tensor], lanes: bool) -> None:
         self.system, self.parameters, self.lanes = system, parameters, lanes
@@ -166,7 +169,8 @@ class AdjointSystem(System):
         return self.pack(f, parts[0], parts[1:])
 
     def control(self, control: PID) -> PID:
-        """The tolerances for y, a and the parameters. Where components of y have their own, a has the strictest one above 0."""
+        """The tolerances for y, a and the parameters. Where components of y have their own, a has the strictest
+        one above 0."""
 
         def flat(tolerance: float | Tensor) -> float | Tensor:
             if not isinstance(tolerance, Tensor) or tolerance.ndim == 0:
@@ -195,7 +199,8 @@ def _check(result: Result) -> Result:
     if bool((result.status != Status.SUCCESS).any()):
         reason = Status(int(result.status.max()))
         raise SolveError(
-            f"adjoint: the backward solve failed near t = {float(result.reached[0]):.6g}: {reason.text}. The equation may be "
+            f"adjoint: the backward solve failed near t = {float(result.reached[0]):.6g}: {reason.text}. The "
+            f"equation may be "
             "unstable backwards in time; adjoint='direct' does not solve it backwards.",
             reason=reason,
             time=float(result.reached[0]),

@@ -20,7 +20,8 @@ Array = NDArray[np.float64]
 
 
 class Increments(Protocol):
-    """W(t_k+1) - W(t_k) for steps first <= k < last: (last - first, batch, *shape); ``size`` steps make a good block."""
+    """W(t_k+1) - W(t_k) for steps first <= k < last: (last - first, batch, *shape); ``size`` steps make a good
+    block."""
 
     size: int
 

@@ -15,7 +15,7 @@ class Augmented(ss.ODE):
         super().__init__(batched=False)
         self.function, self.parameter = f, parameter
 
-    def f(self, t: Tensor, state: Any) -> Any:  # noqa: D102
+    def f(self, t: Tensor, state: Any) -> Any:
         y, a, _ = state
         value, pull = torch.func.vjp(lambda z, p: self.function(p, t, z), y, self.parameter)
         by_y, by_p = pull(a)

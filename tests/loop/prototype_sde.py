@@ -76,9 +76,7 @@ class ShiftedEuler(Method):
     calculus, noise, uses = ("ito",), ("diagonal",), ("w", "h")
     drift_evaluations, diffusion_evaluations = 2, 1
 
-    def step(
-        self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False
-    ) -> Step:
+    def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
         y, w, area = state.y, inc.w, inc.area
         assert w is not None and area is not None
         g = system.diffusion(inc.t0, y)

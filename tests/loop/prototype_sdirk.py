@@ -45,9 +45,7 @@ class SDIRK2(Method):
         size = (change * h).abs().amax(1)
         return k, ~(size <= 1e-3 * torch.finfo(k.dtype).eps ** 0.5 * (1 + base.abs().amax(1)))
 
-    def step(
-        self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False
-    ) -> Step:
+    def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
         y, h = state.y, inc.h
         eye = torch.eye(y.shape[1], dtype=y.dtype, device=y.device)
         lu, pivots, _ = torch.linalg.lu_factor_ex(eye - GAMMA * h[..., None] * state.cache[0])

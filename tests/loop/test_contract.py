@@ -9,7 +9,8 @@ from scipy.integrate import solve_ivp
 
 import sdesolve as ss
 from sdesolve.compiled import compile_adaptive
-from sdesolve.loop import Loop, Outputs, drive
+from sdesolve.driver import Outputs, drive
+from sdesolve.loop import Loop
 from sdesolve.methods import METHODS
 from sdesolve.plan import AdaptivePlan
 from sdesolve.solution import Status
