@@ -10,11 +10,16 @@ from sdesolve.system import System
 
 
 def refuse_coupled(system: System, t: Tensor, y: Tensor, f: Tensor) -> None:
-    """Move every second trajectory and see whether the derivatives of the others, ``f`` at ``y``, stay.
+    """Move all trajectories but two and see whether the derivatives of these two, in ``f`` at ``y``, stay.
 
-    With a clock a trajectory, trajectories that read each other would be read at different times.
+    With a clock a trajectory, trajectories that read each other would be read at different times. The two are the first
+    and one in the middle, which neither a mean nor a shift, a reversal or a pairing of the batch leaves to themselves.
     """
-    moved = (torch.arange(system.spec.batch, device=y.device) % 2).bool()
+    batch = system.spec.batch
+    moved = torch.ones(batch, dtype=torch.bool, device=y.device)
+    moved[0] = False
+    if batch > 3:
+        moved[batch // 2] = False
     away = torch.where(system.spec.expand(moved), y + 0.1 * (1 + y.abs()), y)
     with torch.no_grad():
         g = system.drift(t, away)
@@ -25,15 +30,12 @@ def refuse_coupled(system: System, t: Tensor, y: Tensor, f: Tensor) -> None:
     if not _same(f, again):
         raise CoupledTrajectoriesError(
             f"{system.names[0]}: two evaluations at the same t and y differ; accepted is a function of (t, y). "
-            f"Does it draw "
-            "random numbers, or keep state between calls? For noise write an SDE."
+            "Does it draw random numbers, or keep state between calls? For noise write an SDE."
         )
     raise CoupledTrajectoriesError(
         f"{system.names[0]}: the derivative of one trajectory changes with another's state; accepted are "
-        f"trajectories that "
-        "do not read each other, as each has a step size of its own. If the whole state is one system, say "
-        "batched=False in "
-        "the problem; if the batch should take common steps, say shared_steps=True in solve."
+        "trajectories that do not read each other, as each has a step size of its own. If the whole state is one system, say "
+        "batched=False in the problem; if the batch should take common steps, say shared_steps=True in solve."
     )
 
 

@@ -14,7 +14,7 @@ from sdesolve.methods.method import Increments, Method, State
 from sdesolve.step_size import StepTable
 from sdesolve.system import System
 
-#: steps between two looks at a clock on the wall, and between two progress reports
+#: steps whose times are put on the device at once
 BLOCK_STEPS = 256
 
 #: (state, first, last) -> state after the steps first <= k < last
@@ -73,17 +73,15 @@ class FixedLoop:
         first = 0
         try:
             for last in self._bounds():
-                state = self._advance(state, first, last, due, run)
+                state = self._advance(state, first, last, due, run, report)
                 first = last
-                if report:
-                    report(last)
         except KeyboardInterrupt as interrupt:
             interrupt.run = run  # type: ignore[attr-defined]
             raise
         return run
 
     def _bounds(self) -> list[int]:
-        """Ends of blocks: where noise is drawn anew, progress is shown, and a compiled chunk has to stop to save."""
+        """Ends of blocks: where noise is drawn anew, or where a compiled chunk has to stop to save."""
         count = self.table.total
         if self.chunk is not None:
             return [int(k) for k in np.unique(self.table.saves) if k > 0]
@@ -98,10 +96,14 @@ class FixedLoop:
         rows = torch.as_tensor(np.ascontiguousarray(array), dtype=spec.time_dtype).to(spec.device).unbind()
         return list(rows) if array.ndim == 1 else [spec.expand(row) for row in rows]
 
-    def _advance(self, state: State, first: int, last: int, due: set[int], run: FixedRun) -> State:
+    def _advance(
+        self, state: State, first: int, last: int, due: set[int], run: FixedRun, report: Callable[[int], None] | None
+    ) -> State:
         if self.chunk is not None:
             state = self.chunk(state, first, last)
             self._save(last, state, run)
+            if report:
+                report(last)
             return state
         times, steps = self._times(first, last), self._tensors(self.table.steps[first:last])
         noise = self.noise(first, last) if self.noise else None
@@ -110,17 +112,25 @@ class FixedLoop:
             state = self._step(state, inc, run)
             if first + k + 1 in due:
                 self._save(first + k + 1, state, run)
+            if report:
+                report(first + k + 1)
         return state
 
     def _step(self, state: State, inc: Increments, run: FixedRun) -> State:
         if self.follow is not None:
             state, inc = self._followed(state, inc, self.follow)
+        end = state
+        if self.table.steps.ndim == 2:
+            # a trajectory that has finished is asked for its start again: where it ended f may have no derivative
+            state = state._replace(y=torch.where(inc.h == 0, run.kept[0].detach(), state.y))
         step = self.method.step(self.system, state, inc, dense=self.dense)
         if self.dense:
             run.times.append((inc.t0.reshape(-1), inc.h.reshape(-1)))
             run.states.append(state.y)
             run.powers.append(step.dense)
         y1, expand = step.state.y, self.system.spec.expand
+        if self.table.steps.ndim == 2:
+            y1 = torch.where(inc.h == 0, end.y, y1)
         if step.failed is not None:
             run.stuck = step.failed if run.stuck is None else run.stuck | step.failed
             y1 = torch.where(expand(run.stuck), torch.nan, y1)

@@ -1,0 +1,101 @@
+"""With clocks of their own trajectories must not read each other; a probe finds those that do."""
+
+import pytest
+import torch
+
+import sdesolve as ss
+from sdesolve.errors import CoupledTrajectoriesError
+
+TS = torch.tensor([0.0, 1.0])
+COUPLED = {
+    "mean": lambda t, y: y.mean(0) - y,
+    "neighbour": lambda t, y: y.roll(1, 0) - y,
+    "normalised": lambda t, y: -y / y.norm(),
+    "product": lambda t, y: -(y @ y.T) @ y / 10,
+}
+
+
+def start(batch=4):
+    return torch.linspace(0.5, 1.5, 2 * batch).reshape(batch, 2)
+
+
+@pytest.mark.parametrize("f", COUPLED.values(), ids=COUPLED.keys())
+def test_coupled_trajectories_are_refused_with_both_remedies(f):
+    with pytest.raises(CoupledTrajectoriesError) as caught:
+        ss.solve(ss.ODE(f), start(), TS)
+    text = str(caught.value)
+    assert "f: the derivative of one trajectory changes with another's state" in text
+    assert "batched=False" in text
+    assert "shared_steps=True" in text
+
+
+@pytest.mark.parametrize("f", COUPLED.values(), ids=COUPLED.keys())
+def test_the_remedies_for_coupled_trajectories_agree(f):
+    tight = {"rtol": 1e-6, "atol": 1e-8}
+    one = ss.solve(ss.ODE(f, batched=False), start().double(), TS, **tight).ys
+    shared = ss.solve(ss.ODE(f), start().double(), TS, shared_steps=True, **tight).ys
+    fixed = ss.solve(ss.ODE(f), start().double(), TS, dt=0.001).ys
+    assert one.shape == shared.shape == fixed.shape == (2, 4, 2)
+    torch.testing.assert_close(one, fixed, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(shared, fixed, rtol=1e-4, atol=1e-5)
+
+
+def test_one_trajectory_has_nobody_to_be_coupled_with():
+    assert ss.solve(ss.ODE(COUPLED["mean"]), start(1), TS).success.all()
+
+
+def test_trajectories_with_parameters_of_their_own_are_not_coupled():
+    rate = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    assert ss.solve(ss.ODE(lambda t, y: -rate * y), start(), TS).success.all()
+
+
+def test_a_matrix_product_is_not_taken_for_coupling():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(5, 64), torch.nn.Tanh(), torch.nn.Linear(64, 5))
+    for batch in (2, 3, 7, 33):
+        y0 = torch.randn(batch, 5)
+        assert ss.solve(ss.ODE(lambda t, y: network(y)), y0, TS, rtol=1e-3).success.all()
+
+
+def test_trajectories_that_give_nan_are_not_taken_for_coupled():
+    y0 = start()
+    y0[1] = float("nan")
+    solution = ss.solve(ss.ODE(lambda t, y: -y), y0, TS, on_failure="return")
+    assert solution.success.tolist() == [True, False, True, True]
+
+
+def test_a_random_drift_is_told_from_coupled_trajectories():
+    with pytest.raises(CoupledTrajectoriesError) as caught:
+        ss.solve(ss.ODE(lambda t, y: torch.randn_like(y)), start(), TS)
+    text = str(caught.value)
+    assert "f: two evaluations at the same t and y differ" in text
+    assert "random numbers" in text
+    assert "write an SDE" in text
+
+
+def test_a_drift_that_counts_its_calls_is_refused():
+    calls = []
+
+    def f(t, y):
+        calls.append(t)
+        return -y * len(calls)
+
+    with pytest.raises(CoupledTrajectoriesError, match="keep state between calls"):
+        ss.solve(ss.ODE(f), start(), TS)
+
+
+@pytest.mark.parametrize("batch", [2, 3, 4, 5, 8, 9])
+@pytest.mark.parametrize(
+    "couple",
+    [
+        lambda y: y.flip(0),
+        lambda y: y.roll(1, 0),
+        lambda y: y.mean(0, keepdim=True).expand_as(y),
+        lambda y: torch.cat([y[1:2], y[:1], y[2:]]),
+    ],
+    ids=["reversal", "shift", "mean", "one pair"],
+)
+def test_reversal_shift_mean_and_pairs_of_the_batch_are_all_seen(batch, couple):
+    y0 = torch.linspace(0.1, 1, batch)[:, None]
+    with pytest.raises(ss.errors.CoupledTrajectoriesError):
+        ss.solve(ss.ODE(lambda t, y: couple(y) - y), y0, torch.tensor([0.0, 1.0]))
