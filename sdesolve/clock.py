@@ -17,6 +17,9 @@ from torch import Tensor
 
 ClockState = tuple[Tensor, ...]
 
+#: a step that would end this close before a landing point, relative to what remains, ends on it
+STRETCH = 1e-3
+
 
 class Proposal(NamedTuple):
     """The step that each lane tries next, all (lanes,).
@@ -109,7 +112,7 @@ class RealClock:
         index, elapsed = state
         target = (index + 1).clamp(max=self.last)
         remaining = self._at(self.gaps, index) - elapsed
-        landing = (h >= remaining * (1 - 1e-3)) & active
+        landing = (h >= remaining * (1 - STRETCH)) & active
         # two equal steps rather than one long and one tiny
         wanted = torch.where(landing, remaining, torch.where(h > 0.5 * remaining, 0.5 * remaining, h))
         after = elapsed + wanted

@@ -34,7 +34,8 @@ def refuse_coupled(system: System, t: Tensor, y: Tensor, f: Tensor) -> None:
         )
     raise CoupledTrajectoriesError(
         f"{system.names[0]}: the derivative of one trajectory changes with another's state; accepted are "
-        "trajectories that do not read each other, as each has a step size of its own. If the whole state is one system, say "
+        "trajectories that do not read each other, as each has a step size of its own. If the whole state is one "
+        "system, say "
         "batched=False in the problem; if the batch should take common steps, say shared_steps=True in solve."
     )
 

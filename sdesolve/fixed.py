@@ -26,12 +26,14 @@ class FixedRun:
     """What a loop of fixed steps leaves behind, also when it is interrupted.
 
     kept, place : states, and for each output and trajectory the number of its state (-1: not reached). stuck : (batch,)
-    trajectories whose step failed. Dense records as in :func:`sdesolve.interpolate.dense_output`.
+    trajectories whose step failed. survived : (batch,) steps before the first NaN or infinity, if asked for. Dense
+    records as in :func:`sdesolve.interpolate.dense_output`.
     """
 
     kept: list[Tensor]
     place: np.ndarray
     stuck: Tensor | None = None
+    survived: Tensor | None = None
     times: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     states: list[Tensor] = field(default_factory=list)
     powers: list[tuple[Tensor, ...]] = field(default_factory=list)
@@ -53,7 +55,7 @@ class FixedLoop:
     """Steps of a table, with noise in blocks.
 
     follow : (batch,) the trajectory that each one follows, its own number or another's, or None. dense : record what
-    interpolation needs.
+    interpolation needs. survey : count the steps that each trajectory survives.
     """
 
     system: System
@@ -62,6 +64,7 @@ class FixedLoop:
     noise: NoiseBlocks | None = None
     follow: Tensor | None = None
     dense: bool = False
+    survey: bool = False
     chunk: Chunk | None = None
 
     def run(self, y0: Tensor, report: Callable[[int], None] | None = None) -> FixedRun:
@@ -134,6 +137,9 @@ class FixedLoop:
         if step.failed is not None:
             run.stuck = step.failed if run.stuck is None else run.stuck | step.failed
             y1 = torch.where(expand(run.stuck), torch.nan, y1)
+        if self.survey:
+            alive = torch.isfinite(y1).reshape(self.system.spec.batch, -1).all(1)
+            run.survived = alive.to(torch.int64) + (0 if run.survived is None else run.survived)
         return State(y1, step.state.cache)
 
     def _followed(self, state: State, inc: Increments, follow: Tensor) -> tuple[State, Increments]:

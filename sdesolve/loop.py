@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sdesolve.clock import Clock, ClockState, Proposal
+from sdesolve.clock import STRETCH, Clock, ClockState, Proposal
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.solution import Status
 from sdesolve.step_size import PID, rms, scaled
@@ -204,7 +204,7 @@ class Loop:
         if fraction is not None:
             h = torch.where(active & ~accept & (worst <= 1), proposal.h * fraction, h)
         if self.control.dt_max is not None:
-            h = h.clamp(max=self.control.dt_max)
+            h = h.clamp(max=self.control.dt_max * (1 - STRETCH))
         least = self.clock.least_step(carry.clock)
         if self.control.dt_min is not None:
             least = torch.maximum(least, torch.full_like(least, self.control.dt_min))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdesolve.brownian.steps import Increments as NoiseBlocks
-from sdesolve.clock import Landings, RealClock
+from sdesolve.clock import STRETCH, Landings, RealClock
 from sdesolve.coupling import refuse_coupled
 from sdesolve.driver import Outputs, Record, drive
 from sdesolve.fixed import FixedLoop, FixedRun
@@ -72,8 +72,8 @@ def _finite(x: Tensor, lead: int) -> Tensor:
 class FixedPlan:
     """A table of fixed steps. ts : (T, 1) or (T, batch), in float64. compile_chunk : makes the compiled chunk, or None.
 
-    isolate : when a trajectory fails and gradients are wanted, run again with that one standing still, so that its NaN
-    reaches no gradient.
+    isolate : the result is used when a trajectory fails: if gradients are wanted, run again with that one following
+    another, so that its NaN reaches no gradient. Otherwise the failure is reported: run again to find its time.
     """
 
     system: System
@@ -100,9 +100,20 @@ class FixedPlan:
         wrong = None if result.status is None else failed(result.status)
         if wrong is not None and wrong.any():
             result.ys = self._without_failures(result.ys)
-            if self.isolate and result.ys.requires_grad:
+            if not self.isolate:
+                result.reached = self._last_good_times(loop, y0)
+            elif result.ys.requires_grad:
                 result.ys = self._isolated(loop, y0, result.ys, wrong)
         return result
+
+    def _last_good_times(self, loop: FixedLoop, y0: Tensor) -> Tensor:
+        """Up to when each trajectory was finite: the run again, looking at every step, which a good run need not do."""
+        with torch.no_grad():
+            survived = replace(loop, chunk=None, dense=False, survey=True).run(y0.detach()).survived
+        assert survived is not None
+        steps = survived.cpu().numpy()
+        times = self.table.times.reshape(len(self.table.times), -1)
+        return torch.as_tensor(np.broadcast_to(times, (len(times), len(steps)))[steps, np.arange(len(steps))].copy())
 
     def _without_failures(self, ys: Tensor) -> Tensor:
         """NaN in all components of a trajectory from its first NaN or infinity on."""
@@ -261,7 +272,7 @@ class AdaptivePlan:
                 )
             extra += 1
         if self.control.dt_max is not None:
-            h = h.clamp(max=self.control.dt_max)
+            h = h.clamp(max=self.control.dt_max * (1 - STRETCH))
         if loop.clock.lanes == 1:
             h = torch.where(bad, torch.inf, h).min().clamp(max=float(span.max())).reshape(1)
         h = torch.where(torch.isfinite(h), h, span.expand_as(h))

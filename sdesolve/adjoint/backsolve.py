@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sdesolve.capture import Captured, leaves
 from sdesolve.clock import Landings, Proposal
@@ -88,8 +87,12 @@ class _Backsolve(torch.autograd.Function):
         return result.ys
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise SolveError(
+                "adjoint: 'backsolve' was asked for gradients of its gradients (create_graph=True); accepted is one "
+                "derivative. adjoint='direct' can be differentiated as often as you like."
+            )
         ys, *parameters = ctx.saved_tensors
         scale = grad.abs().nan_to_num().max().clamp(min=torch.finfo(grad.dtype.to_real()).tiny)
         a, *rest = solve_adjoint(ctx.plan, ys, grad / scale, parameters, ctx.status)

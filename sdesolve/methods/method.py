@@ -53,8 +53,8 @@ class Method:
     name : as given to ``solve(method=)``.
     problem : ``"ode"`` or ``"sde"``.
     order : convergence order for ODEs; the strong order for SDEs, for general noise.
-    order_additive : strong order for additive noise.
-    weak_order : SDEs only.
+    order_commutative, order_additive : strong order for commutative and for additive noise, where it is higher.
+    weak_order, weak_order_additive : SDEs only.
     error_order : order of the local error that ``error`` estimates (order of the lower solution + 1), or None: then
         only fixed steps can be taken.
     calculus, noise : what an SDE method solves.
@@ -69,8 +69,10 @@ class Method:
     name: str
     problem: str
     order: float
+    order_commutative: float | None = None
     order_additive: float | None = None
     weak_order: float | None = None
+    weak_order_additive: float | None = None
     error_order: float | None = None
     calculus: tuple[str, ...] = ()
     noise: tuple[str, ...] = ()

@@ -11,10 +11,12 @@ from sdesolve.system import System
 
 
 class StratonovichHeun(Method):
-    """Strong order 1/2, 1 for commutative (so diagonal, scalar and additive) noise, weak order 1."""
+    """Strong order 1/2, 1 for commutative (so diagonal, scalar and additive) noise; weak order 1, 2 for additive
+    noise."""
 
     name, problem = "heun", "sde"
-    order, order_additive, weak_order = 0.5, 1.0, 1.0
+    order, order_commutative, order_additive = 0.5, 1.0, 1.0
+    weak_order, weak_order_additive = 1.0, 2.0
     calculus, noise, uses = ("stratonovich",), ("diagonal", "scalar", "general"), ("w",)
     drift_evaluations, diffusion_evaluations = 2, 2
     source = "Ruemelin 1982, SIAM J. Numer. Anal. 19:604"
