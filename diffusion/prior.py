@@ -1,0 +1,78 @@
+"""The noise that generation starts from, and other draws that belong to a trajectory.
+
+A draw is a pure function of (seed, purpose, trajectory id): sample i starts from the same noise in every
+batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sdesolve.brownian import BrownianPath
+from sdesolve.errors import message
+
+__all__ = ["NormalPrior", "derived_seed", "trajectory_normals"]
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """A seed for one purpose: the first 8 bytes (little endian) of the BLAKE2b hash of
+    ``"diffusion:purpose:seed"``.
+
+    A solve uses the user's seed itself. Everything drawn beside it takes a derived one, so that the noise
+    which generation starts from has nothing to do with the noise that follows.
+    """
+    digest = hashlib.blake2b(f"diffusion:{purpose}:{seed}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def trajectory_normals(
+    seed: int,
+    purpose: str,
+    shape: Sequence[int],
+    *,
+    paths: Sequence[int] | Tensor | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Standard normals ``(batch, *state)``; row i depends on seed, purpose and paths[i] (default i) alone."""
+    path = BrownianPath(derived_seed(seed, purpose), tuple(shape), cell=1.0, paths=paths, dtype=dtype, device=device)
+    return path.increments(0, 1)[0]
+
+
+@dataclass(frozen=True)
+class NormalPrior:
+    """N(0, scale^2 I) for states of any shape.
+
+    Parameters
+    ----------
+    scale : standard deviation of every component, positive; default 1.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ValueError(message("scale", repr(self.scale), "a positive, finite number"))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density in nats, ``(batch,)`` for x of shape ``(batch, *state)``."""
+        z = x.flatten(1) / self.scale
+        return -0.5 * (z**2).sum(1) - z.shape[1] * (math.log(self.scale) + 0.5 * math.log(2 * math.pi))
+
+    def sample(
+        self,
+        shape: Sequence[int],
+        *,
+        seed: int,
+        paths: Sequence[int] | Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Draws ``(batch, *state)``; draw i is the same for every batch that holds trajectory id paths[i]."""
+        return self.scale * trajectory_normals(seed, "prior", shape, paths=paths, dtype=dtype, device=device)

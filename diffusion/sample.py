@@ -1,0 +1,247 @@
+"""sample(): new data from a denoiser, by solving an equation from noise to data.
+
+A sampler is a problem of the reverse family and a method of the solver:
+
+- ``"euler_maruyama"``: the reverse SDE by Euler-Maruyama, in fixed steps
+- ``"probability_flow"``: the probability-flow ODE, in fixed steps or with error control
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, overload
+
+import torch
+from torch import Tensor
+
+import sdesolve as ss
+from sdesolve.errors import message
+from sdesolve.progress import Report
+
+from .denoiser import Denoiser
+from .grid import time_grid
+from .reverse import probability_flow, reverse_sde
+
+__all__ = ["Prior", "sample"]
+
+SAMPLERS = {"euler_maruyama": 500, "probability_flow": None}
+"""Samplers by name, and how many steps they take by default; None: as many as the tolerances ask for."""
+
+
+class Prior(Protocol):
+    """A distribution to start from; :class:`diffusion.NormalPrior` is one."""
+
+    def sample(
+        self,
+        shape: Sequence[int],
+        *,
+        seed: int,
+        paths: Sequence[int] | Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor: ...
+
+
+@overload
+def sample(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    *,
+    sampler: str = ...,
+    steps: int | None = ...,
+    rtol: float | None = ...,
+    atol: float | None = ...,
+    method: str | None = ...,
+    grid: str | Tensor = ...,
+    t_min: float = ...,
+    t_max: float = ...,
+    prior: Prior | Tensor | None = ...,
+    seed: int | None = ...,
+    paths: Sequence[int] | Tensor | None = ...,
+    trajectory: None = ...,
+    dtype: torch.dtype | None = ...,
+    device: torch.device | str | None = ...,
+    compile: bool = ...,
+    progress: bool | Report = ...,
+    gradients: bool = ...,
+) -> Tensor: ...
+
+
+@overload
+def sample(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    *,
+    sampler: str = ...,
+    steps: int | None = ...,
+    rtol: float | None = ...,
+    atol: float | None = ...,
+    method: str | None = ...,
+    grid: str | Tensor = ...,
+    t_min: float = ...,
+    t_max: float = ...,
+    prior: Prior | Tensor | None = ...,
+    seed: int | None = ...,
+    paths: Sequence[int] | Tensor | None = ...,
+    trajectory: int,
+    dtype: torch.dtype | None = ...,
+    device: torch.device | str | None = ...,
+    compile: bool = ...,
+    progress: bool | Report = ...,
+    gradients: bool = ...,
+) -> ss.Solution: ...
+
+
+def sample(
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    *,
+    sampler: str = "euler_maruyama",
+    steps: int | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    method: str | None = None,
+    grid: str | Tensor = "uniform",
+    t_min: float = 1e-3,
+    t_max: float = 1.0,
+    prior: Prior | Tensor | None = None,
+    seed: int | None = None,
+    paths: Sequence[int] | Tensor | None = None,
+    trajectory: int | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    compile: bool = False,
+    progress: bool | Report = False,
+    gradients: bool = False,
+) -> Tensor | ss.Solution:
+    """Draw new data.
+
+    Sample i depends on `seed` and its trajectory id alone: it is the same in every batch (up to the rounding
+    of a network's matrix products). The solver's noise takes `seed` itself, the prior a seed derived from it.
+
+    Parameters
+    ----------
+    denoiser : a :class:`diffusion.Denoiser`, in evaluation mode.
+    shape : ``(batch, *state)``.
+    sampler : ``"euler_maruyama"`` (default) or ``"probability_flow"``.
+    steps : number of equal steps. Default: 500 for ``"euler_maruyama"``; ``"probability_flow"`` without it
+        controls its error instead.
+    rtol, atol : tolerances of ``"probability_flow"``; defaults 1e-4 and 1e-4.
+    method : the solver's method for ``"probability_flow"``: default ``"heun"`` with `steps`, else
+        ``"tsit5"``.
+    grid : ``"uniform"``, or strictly falling times ``(T,)``, which then stand for `steps`, `t_min` and
+        `t_max`.
+    t_min, t_max : where generation ends and starts; default 1e-3 and 1.
+    prior : what to start from: an object with a method ``sample`` (see :class:`Prior`), or a tensor of
+        `shape`. Default: the prior of the process.
+    seed : int. Default: drawn from torch's global generator.
+    paths : ``(batch,)`` trajectory ids. Default 0, 1, ..., batch - 1.
+    trajectory : k, to return the whole way at k + 1 times, equally spaced on the grid; k must divide the
+        steps.
+    dtype, device : of the samples. Default: those of the denoiser's parameters.
+    compile, progress : as in :func:`sdesolve.solve`.
+    gradients : keep the graph, to differentiate samples with respect to parameters. Default False.
+
+    Returns
+    -------
+    Tensor ``(batch, *state)``, or with `trajectory` a Solution: ``ts`` falls, ``ys`` is ``(k + 1, batch,
+    *state)`` and ``ys[-1]`` are the samples.
+
+    Raises
+    ------
+    ValueError : an unknown sampler or grid, options that contradict each other, a prior of another shape.
+
+    References
+    ----------
+    Song et al. (2021). Score-based generative modeling through stochastic differential equations. ICLR.
+    """
+    if not isinstance(denoiser, Denoiser):
+        raise TypeError(message("denoiser", type(denoiser).__name__, "a diffusion.Denoiser"))
+    if sampler not in SAMPLERS:
+        raise ValueError(message("sampler", repr(sampler), " or ".join(map(repr, SAMPLERS))))
+    adaptive = steps is None and SAMPLERS[sampler] is None and isinstance(grid, str)
+    if not adaptive and (rtol is not None or atol is not None):
+        advice = "Leave out steps and grid for error control, or leave out the tolerances."
+        raise ValueError(
+            message(
+                "rtol, atol",
+                f"tolerances for {sampler!r} in fixed steps",
+                "fixed steps or tolerances",
+                advice,
+            )
+        )
+    if sampler == "euler_maruyama" and method not in (None, "euler_maruyama"):
+        advice = 'Other methods go with sampler="probability_flow".'
+        raise ValueError(message("method", repr(method), "None for sampler='euler_maruyama'", advice))
+    if not isinstance(grid, Tensor) and not 0 <= t_min < t_max:
+        raise ValueError(message("t_min, t_max", f"{t_min!r} and {t_max!r}", "0 <= t_min < t_max"))
+
+    seed = int(torch.randint(2**63 - 1, ())) if seed is None else seed
+    dtype, device = _kind(denoiser, dtype, device)
+    start = _start(denoiser, prior, tuple(shape), seed, paths, dtype, device)
+    dt = None
+    if adaptive:
+        ts = time_grid("uniform", 1 if trajectory is None else trajectory, t_min, t_max)
+        rtol, atol = 1e-4 if rtol is None else rtol, 1e-4 if atol is None else atol
+    else:
+        count = SAMPLERS[sampler] if steps is None else steps
+        times = time_grid(grid, 1 if count is None else count, t_min, t_max)
+        ts, dt = _outputs(times, trajectory, isinstance(grid, Tensor)), float((times[:-1] - times[1:]).max())
+    stochastic = sampler == "euler_maruyama"
+    if method is None:
+        method = "euler_maruyama" if stochastic else "tsit5" if adaptive else "heun"
+    build = reverse_sde if stochastic else probability_flow
+    problem: ss.SDE | ss.ODE = build(denoiser.process, denoiser.score)
+    with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
+        solution = ss.solve(
+            problem,
+            start,
+            ts.to(device),
+            method=method,
+            dt=dt,
+            rtol=rtol,
+            atol=atol,
+            seed=seed if stochastic else None,
+            paths=paths,
+            compile=compile,
+            progress=progress,
+        )
+    return solution.ys[-1] if trajectory is None else solution
+
+
+def _outputs(times: Tensor, trajectory: int | None, every: bool) -> Tensor:
+    """Output times among the grid's times: the ends, k + 1 evenly chosen ones, or all (a grid with unequal
+    steps)."""
+    steps = len(times) - 1
+    count = 1 if trajectory is None else trajectory
+    if count < 1 or steps % count:
+        raise ValueError(message("trajectory", repr(trajectory), f"a divisor of the {steps} steps"))
+    return times if every else times[:: steps // count]
+
+
+def _kind(
+    denoiser: Denoiser, dtype: torch.dtype | None, device: torch.device | str | None
+) -> tuple[torch.dtype, torch.device | str]:
+    """dtype and device of the denoiser's parameters (or buffers), unless given."""
+    tensors = [*denoiser.parameters(), *denoiser.buffers()]
+    first = next((x for x in tensors if x.is_floating_point()), torch.empty(0))
+    return first.dtype if dtype is None else dtype, first.device if device is None else device
+
+
+def _start(
+    denoiser: Denoiser,
+    prior: Prior | Tensor | None,
+    shape: tuple[int, ...],
+    seed: int,
+    paths: Sequence[int] | Tensor | None,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> Tensor:
+    if isinstance(prior, Tensor):
+        if prior.shape != shape:
+            raise ValueError(message("prior", f"a tensor of shape {tuple(prior.shape)}", f"shape {shape}"))
+        return prior.to(dtype=dtype, device=device)
+    source: Prior = denoiser.process.prior if prior is None else prior
+    if not callable(getattr(source, "sample", None)):
+        raise TypeError(message("prior", type(source).__name__, "a tensor, or an object with a method sample"))
+    return source.sample(shape, seed=seed, paths=paths, dtype=dtype, device=device)
