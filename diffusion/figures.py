@@ -14,16 +14,21 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_loss", "draw_samples", "draw_trajectories"]
 
+ENLARGED = 6
 SHOWN_TIMES = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 
 
 def draw_samples(path: Path, sheets: Mapping[str, Tensor]) -> None:
-    """Sheets of images side by side, 8 to a row, each under its title; images ``(n, 1, height, width)`` in
-    [-1, 1]."""
-    figure = _figure(4.2 * len(sheets), 4.7)
-    row = figure.subplots(1, len(sheets), squeeze=False)[0]
-    for axes, (title, images) in zip(row, sheets.items(), strict=True):
-        axes.imshow(_tiled(images, 8).numpy(), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+    """Sheets of images side by side, 8 to a row, each under its title.
+
+    sheets : title -> images ``(n, 1, height, width)`` in [-1, 1]. They are enlarged by bicubic interpolation, which
+    makes so few pixels easier to read; the real ones just as the drawn ones.
+    """
+    rows = max(-(-len(images) // 8) for images in sheets.values())
+    figure = _figure(4.2 * len(sheets), 0.52 * rows + 0.6)
+    for axes, (title, images) in zip(figure.subplots(1, len(sheets), squeeze=False)[0], sheets.items(), strict=True):
+        larger = torch.nn.functional.interpolate(images, scale_factor=ENLARGED, mode="bicubic")
+        axes.imshow(_tiled(larger, 8, ENLARGED).numpy(), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
         axes.set_title(title)
         axes.axis("off")
     _save(figure, path)
@@ -76,13 +81,13 @@ def draw_loss(path: Path, losses: Tensor, window: int = 50) -> None:
     _save(figure, path)
 
 
-def _tiled(images: Tensor, columns: int) -> Tensor:
-    """One picture of many, ``(n, 1, height, width)``, with a light line between them."""
+def _tiled(images: Tensor, columns: int, line: int = 1) -> Tensor:
+    """One picture of many, ``(n, 1, height, width)``, with a light line of so many pixels between them."""
     n, _, height, width = images.shape
     rows = -(-n // columns)
-    sheet = torch.ones(rows * (height + 1) + 1, columns * (width + 1) + 1)
+    sheet = torch.ones(rows * (height + line) + line, columns * (width + line) + line)
     for k, image in enumerate(images[:, 0]):
-        top, left = k // columns * (height + 1) + 1, k % columns * (width + 1) + 1
+        top, left = k // columns * (height + line) + line, k % columns * (width + line) + line
         sheet[top : top + height, left : left + width] = image
     return sheet
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -17,7 +18,7 @@ from sdesolve.errors import message
 from .exact import Gaussian
 from .process import Process, broadcast_time
 
-__all__ = ["GaussianPreconditioned", "ImageNet"]
+__all__ = ["GaussianPreconditioned", "MLP", "ImageNet"]
 
 
 class GaussianPreconditioned(nn.Module):
@@ -178,3 +179,23 @@ def _zero(layer: nn.Module) -> None:
     """A layer that returns zero before training."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
+
+
+class MLP(nn.Module):
+    """Dense layers on [x, features of t], for data that are vectors.
+
+    Parameters
+    ----------
+    size : components of a data point. width, depth : of the hidden layers.
+    """
+
+    def __init__(self, size: int, *, width: int = 128, depth: int = 3) -> None:
+        super().__init__()
+        self.clock = ClockFeatures(width)
+        sizes = [size + width, *[width] * depth]
+        hidden = [layer for a, b in itertools.pairwise(sizes) for layer in (nn.Linear(a, b), nn.SiLU())]
+        self.layers = nn.Sequential(*hidden, nn.Linear(width, size))
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        """``(batch,)`` times and ``(batch, size)`` points to ``(batch, size)``."""
+        return self.layers(torch.cat([x, self.clock(8 * t)], 1))
