@@ -1,0 +1,126 @@
+"""A neural SDE dy = net(y) dt + net(y) o dW on [0, 1] with diagonal noise, Stratonovich Heun, forward only, float32.
+
+1/128 is exact in float32 and 0.01 is not; a solver that adds up its steps takes one more of them then. The floor is the
+two networks alone, called twice a step each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from itertools import pairwise
+from math import inf
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import sdesolve as ss
+from benchmarks.reference import is_brownian, relative_error, stratonovich_heun
+from benchmarks.workload import Case, Contender, Workload
+
+BATCH, DIMENSION, WIDTH = 512, 16, 64
+
+
+class Answer(NamedTuple):
+    """y(1), and how to get at the path that it was found along: lengths of the steps, and increments of W."""
+
+    y: Tensor
+    path: Callable[[], tuple[Tensor, Tensor]]
+
+
+class NeuralSDE(nn.Module):
+    """Drift and diffusion, an MLP with one hidden layer each, as torchsde wants them."""
+
+    noise_type, sde_type = "diagonal", "stratonovich"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drift = nn.Sequential(nn.Linear(DIMENSION, WIDTH), nn.Tanh(), nn.Linear(WIDTH, DIMENSION))
+        self.diffusion = nn.Sequential(
+            nn.Linear(DIMENSION, WIDTH), nn.Tanh(), nn.Linear(WIDTH, DIMENSION), nn.Sigmoid()
+        )
+
+    def f(self, t: Tensor, y: Tensor) -> Tensor:
+        out: Tensor = self.drift(y)
+        return out
+
+    def g(self, t: Tensor, y: Tensor) -> Tensor:
+        out: Tensor = self.diffusion(y)
+        return out
+
+
+def start() -> tuple[NeuralSDE, Tensor]:
+    """The same networks and starts each time; the global generator is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return NeuralSDE(), torch.randn(BATCH, DIMENSION)
+
+
+def case(dt: float, name: str) -> Case:
+    """Each answer is judged along its own path, which must be one of a Brownian motion."""
+    networks, y0 = start()
+    steps, ts = round(1 / dt), torch.tensor([0.0, 1.0])
+    sde = ss.SDE(networks.f, networks.g, calculus="stratonovich")
+
+    def ours(compile: bool) -> Answer:
+        with torch.no_grad():
+            ys = ss.solve(sde, y0, ts, dt=dt, method="heun", seed=0, compile=compile).ys
+        return Answer(ys[-1], our_path)
+
+    def our_path() -> tuple[Tensor, Tensor]:
+        path = ss.BrownianPath(0, tuple(y0.shape), cell=dt, dtype=y0.dtype)
+        return torch.full((steps,), dt), path.increments(0, steps)
+
+    def theirs() -> Answer:
+        import torchsde
+
+        # what sdeint makes by default, but with a seed
+        bm = torchsde.BrownianInterval(ts[0], ts[-1], size=tuple(y0.shape), dtype=y0.dtype, entropy=0)
+        with torch.no_grad():
+            ys = torchsde.sdeint(networks, y0, ts, bm=bm, dt=dt, method="heun")
+        return Answer(ys[-1], lambda: their_path(bm))
+
+    def their_path(bm: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        times = [ts[0]]
+        while times[-1] < ts[-1]:
+            times.append(torch.minimum(times[-1] + dt, ts[-1]))
+        return torch.stack(times).diff(), torch.stack([bm(*pair) for pair in pairwise(times)])
+
+    def network_calls() -> Tensor:
+        with torch.no_grad():
+            for _ in range(2 * steps):
+                networks.drift(y0)
+                out: Tensor = networks.diffusion(y0)
+        return out
+
+    def error(answer: Answer) -> float:
+        lengths, increments = answer.path()
+        if not is_brownian(increments):
+            return inf
+        double = deepcopy(networks).double()
+        with torch.no_grad():
+            exact = stratonovich_heun(
+                double.drift, double.diffusion, y0.double(), lengths.double(), increments.double()
+            )
+        return relative_error(answer.y, exact)
+
+    return Case(
+        f"two MLPs 16-64-16, batch {BATCH}, dt = {name}",
+        [
+            Contender("sdesolve, eager", "ours", lambda: ours(False)),
+            Contender("sdesolve, compiled", "ours", lambda: ours(True)),
+            Contender("torchsde", "peer", theirs, needs="torchsde"),
+            Contender(f"{4 * steps} network calls alone", "floor", network_calls),
+        ],
+        error,
+        "relative error of y(1) against Heun in float64 along the same path",
+        1e-5,
+    )
+
+
+def cases() -> Sequence[Case]:
+    return [case(1 / 128, "1/128"), case(0.01, "0.01")]
+
+
+WORKLOAD = Workload("neural_sde", "neural SDE, Stratonovich Heun, forward, dt = 1/128 and 0.01", cases)
