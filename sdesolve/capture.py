@@ -15,7 +15,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from sdesolve.errors import TrainingModeError
 
 _FOREIGN = ("torch", "numpy", "builtins", "functools", "math", "sdesolve")
-_DEPTH = 8
+_DEPTH = 20
 _PRIVATE_OF_MODULES = {"_parameters", "_buffers", "_modules", "_compiled_chunks"}
 
 
@@ -81,7 +81,8 @@ def _look(thing: Any, found: Captured, seen: set[int], depth: int) -> None:
         if isinstance(call, types.FunctionType):
             inside = [*inside, call]
     for part in inside:
-        _look(part, found, seen, depth + 1)
+        # a network's depth is its own affair
+        _look(part, found, seen, depth if isinstance(part, nn.Module) else depth + 1)
 
 
 def _foreign(function: types.FunctionType) -> bool:
@@ -121,8 +122,8 @@ def refuse_training(modules: Iterable[nn.Module]) -> None:
             raise TrainingModeError(
                 f"problem: contains {type(module).__name__} in training mode, which {what} at every evaluation of the "
                 "right-hand side, so that no step size or adjoint makes sense of it; accepted are modules in "
-                "evaluation "
-                "mode. Call .eval() on it, or say allow_training=True in the problem if this is what you want."
+                "evaluation mode. Call .eval() on it, or say allow_training=True in the problem if this is what "
+                "you want."
             )
 
 
