@@ -42,7 +42,8 @@ Transform = Callable[[Tensor, torch.Generator], Tensor]
 class Fit:
     """What came of a training.
 
-    denoiser : a copy of the denoiser with averaged weights, in evaluation mode.
+    denoiser : a copy of the denoiser with averaged weights, in evaluation mode; its parameters do not require gradients
+        (``denoiser.requires_grad_()`` turns them on, to differentiate samples or likelihoods).
     losses : the loss of every step, ``(steps,)``, before that step's update.
     """
 
@@ -105,7 +106,8 @@ def fit(
     transform : ``transform(batch, generator) -> batch``, applied anew each time an example is visited:
         dequantisation, augmentation. Draw from the generator given, or resuming will not be exact.
     checkpoint : file to write every `checkpoint_every` steps, at the end, and on Ctrl-C.
-    resume : go on from the checkpoint if the file exists, else begin.
+    resume : go on from the checkpoint if the file exists, else begin. All settings must be the same, `steps` too: the
+        learning rate's schedule is made for them.
     facts : JSON-serialisable facts to keep in the checkpoint, such as how to build the network.
     progress : True for a bar, False, or a function of the finished fraction.
     on_step : called as ``on_step(n, loss)`` after step n = 1, 2, ...
@@ -121,7 +123,8 @@ def fit(
     training = _Training(denoiser, steps, lr, warmup, ema, clip, loss or DenoisingLoss(), seed)
     settings = {
         "steps": steps, "batch_size": batch_size, "lr": lr, "warmup": warmup, "ema": ema, "clip": clip,
-        "loss": repr(training.loss), "seed": seed, "examples": len(data),
+        "loss": repr(training.loss), "seed": seed, "examples": len(data), "shape": list(data.shape[1:]),
+        "data": float(data.double().sum()), "prediction": denoiser.prediction, "process": repr(denoiser.process),
     }  # fmt: skip
     path = None if checkpoint is None else Path(checkpoint)
 

@@ -1,6 +1,7 @@
-"""Networks for small images, and the Gaussian that a network improves on.
+"""Networks for small images and for vectors, and the Gaussian that a network improves on.
 
 - `ImageNet`: a residual convolutional network, time-conditioned, for images as small as 8x8
+- `MLP`: dense layers, for data that are vectors
 - `GaussianPreconditioned`: a network added to the exact denoiser of a Gaussian
 """
 

@@ -53,6 +53,8 @@ def dequantise(
 def quantise(x: Tensor, levels: int, range: tuple[float, float] = (-1.0, 1.0)) -> Tensor:
     """The level whose interval holds x, as int64; values outside the range go to the nearest level."""
     low, high = _checked(levels, range)
+    if x.isnan().any():
+        raise ValueError(message("x", "NaN", "numbers"))
     return torch.floor((x - low) * (levels / (high - low))).clamp(0, levels - 1).long()
 
 

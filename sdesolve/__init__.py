@@ -7,7 +7,7 @@ sol = ss.solve(sde, torch.ones(1000, 2), torch.linspace(0, 1, 11), dt=0.01, seed
 from sdesolve import errors, methods
 from sdesolve.brownian import BrownianPath
 from sdesolve.errors import CompileError, SolveError, SolveInterrupted
-from sdesolve.problem import ODE, SDE, time_reversed
+from sdesolve.problem import ODE, SDE, Problem, time_reversed
 from sdesolve.solution import Solution, Stats, Status
 from sdesolve.solve import solve
 from sdesolve.state import batch_time
@@ -21,6 +21,7 @@ __all__ = [
     "SDE",
     "BrownianPath",
     "CompileError",
+    "Problem",
     "Solution",
     "SolveError",
     "SolveInterrupted",

@@ -31,6 +31,7 @@ class Problem(nn.Module):
     ----------
     batched : dimension 0 of the state is the batch, y[i] is trajectory i; False: the whole state is one trajectory.
     vectorize : the functions are written for one trajectory (no batch dimension, t 0-d); torch.func.vmap does the rest.
+        What differs between trajectories must then stand in the state.
     allow_training : accept modules in training mode that draw noise or move buffers (dropout, batch norm).
     """
 
@@ -39,6 +40,10 @@ class Problem(nn.Module):
         if vectorize and not batched:
             raise ValueError(message("vectorize", "True with batched=False", "vectorize=True only with batched=True"))
         self.batched, self.vectorize, self.allow_training = batched, vectorize, allow_training
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was compiled for this object, which no other process could use."""
+        return {name: value for name, value in self.__dict__.items() if name != "_compiled_chunks"}
 
     def _take(self, name: str, function: Any) -> None:
         """Register a function (a module with its parameters), or accept the method of a subclass."""
@@ -95,7 +100,7 @@ class SDE(Problem):
 
     Parameters
     ----------
-    drift : ``f(t, y)``, of y's shape.
+    drift : ``f(t, y)``, of y's shape; t as for :class:`ODE`.
     diffusion : ``g(t, y)``, of y's shape for ``"diagonal"`` and ``"scalar"`` noise, ``(*y.shape, m)`` for
         ``"general"``; whatever broadcasts to it is accepted.
     noise : ``"diagonal"``: one Brownian motion an element, and component i of g depends on component i of y alone;

@@ -193,7 +193,11 @@ def read_seed(seed: Any, needed: bool) -> int | None:
             raise ValueError(message("seed", repr(seed), "None for an ODE, which has no noise"))
         return None
     if seed is None:
-        return int(torch.randint(0, 2**63 - 1, (), dtype=torch.int64))
+        try:
+            return int(torch.randint(0, 2**63 - 1, (), dtype=torch.int64))
+        except RuntimeError as error:
+            advice = "All mapped solves then see the same noise."
+            raise ValueError(message("seed", "None inside torch.func.vmap", "an int there", advice)) from error
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= int(seed) < 2**64:
         raise ValueError(message("seed", repr(seed), "an int from 0 to 2^64 - 1, or None"))
     return int(seed)

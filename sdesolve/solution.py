@@ -46,7 +46,7 @@ class Stats:
     """What a solve cost. Tensors are (batch,), one number a trajectory.
 
     ``steps`` = ``accepted`` + ``rejected``; evaluations are those of the steps and of their start (a first stage, a
-    first step size), not of the one that looks for coupled trajectories.
+    first step size), not the two that look for coupled trajectories.
     """
 
     method: str

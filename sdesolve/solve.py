@@ -70,12 +70,15 @@ def solve(
     trajectory
         without the batch dimension. float32, float64 (ODEs: complex too); dtype and device are kept.
     ts : output times, (T,), or (batch, T) for times of each trajectory's own; strictly monotone, forwards or backwards.
+        The functions get them in y's precision: with times large against the steps use float64 states.
         ``ts[0]`` is the start; steps end exactly on each of them and the functions are never evaluated outside their
         span.
     method : name or method object. Default: ``"tsit5"`` for an ODE; ``"euler_maruyama"`` for an Ito and ``"heun"``
     for a
         Stratonovich SDE.
-    dt : fixed steps: each output interval gets ceil(gap/dt) equal steps. With tolerances it is the first step.
+    dt : fixed steps: each output interval gets ceil(gap/dt) equal steps. With tolerances or a controller it is the
+    first
+        step.
     rtol, atol : adaptive steps. ODE default, without dt: 1e-5 and 1e-7; if one is given the other keeps its default.
     controller : an ``ss.PID(rtol, atol, ...)``, to say more about adaptive steps.
     seed : int of the noise. Default: drawn from torch's global generator, so that ``torch.manual_seed`` reproduces a
@@ -83,10 +86,14 @@ def solve(
     paths : (batch,) trajectory ids; default 0, 1, ..., batch - 1. Noise is a function of (seed, id, time).
     brownian : a :class:`BrownianPath` to follow; its cells must divide the steps. Default: the steps are the cells.
     adjoint : ``"direct"``, autograd through the solve; ``"backsolve"``, the continuous adjoint (ODEs).
-    dense : keep what ``solution(t)`` needs between output times (ODEs).
+    dense : keep what ``solution(t)`` needs between output times (ODEs). With (batch, T) times, t must be common to all.
     shared_steps : adaptive steps common to the batch instead of a step size for every trajectory.
     max_steps : steps a trajectory may take. Default: 100,000 for adaptive steps, no limit for fixed ones.
-    compile : run the loop as one compiled graph (forward only).
+    compile : run the loop as one compiled graph. Without gradients, or with ``adjoint="backsolve"``, whose backward
+    solve is
+        eager; not with ``brownian``, ``dense``, or fixed steps at (batch, T) times. Keep the problem object: what is
+        compiled is kept with it.
+    events : None; there are none yet.
     progress : True for a bar (needs rich), or a function of the finished fraction.
     on_failure : ``"raise"`` a :class:`SolveError` with the partial solution if a trajectory fails, or ``"return"`` the
         solution with ``status``; the others are not affected, in values or gradients.
@@ -97,6 +104,10 @@ def solve(
 
     Raises
     ------
+    FunctionError : a drift or diffusion returned something of the wrong shape or dtype, or wrote into its arguments.
+    CoupledTrajectoriesError : with clocks of their own, trajectories read each other. TrainingModeError : dropout or
+    batch
+        norm in training mode. (These three are ValueErrors.)
     SolveError : a trajectory failed. CompileError : ``compile=True`` is not possible here.
     ValueError, TypeError : a request that makes no sense; the text names the argument and what is accepted.
 
@@ -138,6 +149,8 @@ def solve(
         plan = _fixed_plan(system, chosen, y, columns, eps, read_step(dt), number, ids, brownian, limit, dense)
         plan.isolate = on_failure == "return"
     else:
+        if torch._C._functorch.is_batchedtensor(y):
+            raise ValueError(message("dt", "adaptive steps inside torch.func.vmap", "fixed steps, dt=, there"))
         shared = shared_steps or not spec.batched or (spec.batch == 1 and columns.shape[1] == 1)
         if shared and columns.shape[1] > 1:
             raise ValueError(
@@ -258,7 +271,8 @@ def _failure(result: Result, solution: Solution, ids: Tensor) -> SolveError:
     advice = {
         Status.NONFINITE: "Check the right-hand side there, or take smaller steps.",
         Status.STEP_UNDERFLOW: "Loosen rtol and atol, use float64, or name a discontinuity in ss.PID(jumps=).",
-        Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol.",
+        Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol. A stiff problem ends so too: there is no method "
+        "for these yet.",
     }.get(reason, "Take smaller steps.")
     return SolveError(
         f"{len(paths)} of {len(ids)} trajectories failed (ids {shown}); the first one after t = {time:.6g}: "

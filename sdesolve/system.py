@@ -27,6 +27,7 @@ class System:
         self.additive = isinstance(problem, SDE) and problem.additive
         self.calculus: str | None = problem.calculus if isinstance(problem, SDE) else None
         self.names = ("drift", "diffusion") if self.is_sde else ("f",)
+        self._returned: dict[str, tuple[Tensor, int | None]] = {}
         self._drift: Callable[..., Any]
         if isinstance(problem, SDE):
             self._drift, self._diffusion = problem.drift, problem.diffusion
@@ -39,11 +40,38 @@ class System:
             return self._vectorized(name, function, t, y)
         if spec.tree is not None and t.ndim:
             t = t.reshape(-1)
-        if t.ndim == 0 or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             return function(t, spec.unravel(y))
+        before = _version(y)
+        out = self._noted(function, t, y)
+        if _version(y) != before:
+            raise FunctionError(
+                f"{name}: wrote into the state it was given; accepted is a function that returns a new tensor. "
+                "In-place operations such as y[:, 0] = ... or y.mul_() change the solver's own state: begin with "
+                "y.clone()."
+            )
+        self._refuse_reuse(name, out)
+        return out
+
+    def _refuse_reuse(self, name: str, out: Any) -> None:
+        """Refuse a function that writes its result into the tensor it returned before: stages would become one."""
+        kept = self._returned.get(name)
+        if kept is not None and _version(kept[0]) != kept[1]:
+            raise FunctionError(
+                f"{name}: changed a tensor that it had returned before; accepted is a new tensor at every evaluation. "
+                "Drop out= and buffers that are used again."
+            )
+        first = pytree.tree_leaves(out)[:1]
+        if first and isinstance(first[0], Tensor):
+            self._returned[name] = (first[0], _version(first[0]))
+
+    def _noted(self, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
+        """The function's value; an error gets a note on what t is, where that is not 0-d."""
         try:
-            return function(t, spec.unravel(y))
+            return function(t, self.spec.unravel(y))
         except Exception as error:
+            if t.ndim == 0:
+                raise
             error.add_note(
                 f"sdesolve: here t has shape {tuple(t.shape)}, one time a trajectory, for y of shape "
                 f"{tuple(y.shape)}. ss.batch_time(t, y) gives (batch,); shared_steps=True gives one 0-d time."
@@ -183,6 +211,13 @@ class System:
         for k in range(1, m):
             total = total + g[..., k] * w[..., k]
         return total
+
+
+def _version(x: Tensor) -> int | None:
+    """How often x was written into; None where torch does not count."""
+    if x.is_inference() or torch._C._functorch.is_functorch_wrapped_tensor(x):
+        return None
+    return x._version
 
 
 def _broadcasts(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

@@ -1,6 +1,7 @@
 """The compiled loop takes the same steps as the eager one."""
 
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -104,3 +105,15 @@ def test_without_a_compiler_the_error_says_to_install_one_or_to_drop_compile():
         [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, timeout=300
     )
     assert "C++ compiler" in done.stdout and "drop compile=True" in done.stdout, done.stderr
+
+
+class Decay(torch.nn.Module):
+    def forward(self, t, y):
+        return -y
+
+
+def test_a_problem_can_be_pickled_after_a_compiled_solve():
+    ode, y0, ts = ss.ODE(Decay()), torch.ones(2, 1), torch.tensor([0.0, 1.0])
+    first = ss.solve(ode, y0, ts, dt=0.5, compile=True).ys
+    again = ss.solve(pickle.loads(pickle.dumps(ode)), y0, ts, dt=0.5).ys
+    torch.testing.assert_close(again, first)

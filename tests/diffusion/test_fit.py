@@ -209,6 +209,22 @@ def test_resuming_with_other_settings_is_an_error_that_names_them(tmp_path: Path
         train(checkpoint=path, steps=2, lr=0.1, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("prediction", "process", "shift"),
+    [("data", diffusion.VP(), 0.0), ("noise", diffusion.VP(0.1, 5.0), 0.0), ("noise", diffusion.VP(), 1.0)],
+    ids=["prediction", "process", "data"],
+)
+def test_weights_trained_for_another_prediction_process_or_data_are_not_taken_up(
+    tmp_path: Path, prediction: str, process: diffusion.VP, shift: float
+) -> None:
+    path, data = tmp_path / "checkpoint.safetensors", torch.linspace(-1, 1, 40).reshape(20, 2)
+    first = diffusion.Denoiser(diffusion.network.MLP(2, width=8, depth=1), diffusion.VP(), prediction="noise")
+    diffusion.fit(first, data, steps=2, batch_size=4, checkpoint=path, progress=False)
+    other = diffusion.Denoiser(diffusion.network.MLP(2, width=8, depth=1), process, prediction=prediction)
+    with pytest.raises(CheckpointError):
+        diffusion.fit(other, data + shift, steps=2, batch_size=4, checkpoint=path, resume=True, progress=False)
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"\x10" + b"\0" * 7 + b'{"__metadata__":1'])
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file"

@@ -99,3 +99,23 @@ def test_reversal_shift_mean_and_pairs_of_the_batch_are_all_seen(batch, couple):
     y0 = torch.linspace(0.1, 1, batch)[:, None]
     with pytest.raises(ss.errors.CoupledTrajectoriesError):
         ss.solve(ss.ODE(lambda t, y: couple(y) - y), y0, torch.tensor([0.0, 1.0]))
+
+
+@pytest.mark.parametrize("batch", [2, 3, 6])
+def test_a_leader_whom_all_others_follow_is_seen(batch):
+    def drift(t, y):
+        return torch.cat([-y[:1], y[:1] - y[1:]])
+
+    y0 = torch.linspace(0.1, 1, batch)[:, None]
+    with pytest.raises(ss.errors.CoupledTrajectoriesError):
+        ss.solve(ss.ODE(drift), y0, torch.tensor([0.0, 1.0]))
+
+
+def test_a_function_that_refuses_the_probes_states_is_solved_all_the_same():
+    def drift(t, y):
+        if (y > 1.05).any():
+            raise ValueError("outside the domain")
+        return -y
+
+    sol = ss.solve(ss.ODE(drift), torch.ones(3, 2), torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(sol.ys[-1], torch.full((3, 2), 0.36787944), rtol=1e-5, atol=0)

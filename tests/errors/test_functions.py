@@ -144,3 +144,29 @@ def test_a_vectorized_drift_that_returns_the_wrong_thing_is_refused(case):
 def test_a_vectorized_general_diffusion_has_columns():
     sde = ss.SDE(lambda t, y: -y, lambda t, y: y.sum(), noise="general", vectorize=True)
     refused(lambda: ss.solve(sde, Y, TS, dt=0.1), "returned shape () for y of shape (2,)", "(2, m)")
+
+
+IN_PLACE = {
+    "drift clamps": (lambda t, y: -y.clamp_(min=0), lambda t, y: 0.1 * y),
+    "drift scales a view": (lambda t, y: -y[:, :1].mul_(2).expand_as(y), lambda t, y: 0.1 * y),
+    "diffusion scales": (lambda t, y: -y, lambda t, y: y.mul_(0.1)),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_a_function_that_writes_into_its_state_is_refused(name):
+    with pytest.raises(ss.errors.FunctionError, match=r"wrote into the state.*clone"):
+        ss.solve(ss.SDE(*IN_PLACE[name]), torch.ones(3, 2), torch.tensor([0.0, 1.0]), dt=0.1, seed=0)
+
+
+@pytest.mark.parametrize("how", [{}, {"dt": 0.1, "method": "rk4"}])
+def test_a_function_that_returns_the_same_buffer_again_is_refused(how):
+    buffer = torch.empty(3, 2)
+    with pytest.raises(ss.errors.FunctionError, match="returned before"):
+        ss.solve(ss.ODE(lambda t, y: torch.neg(y, out=buffer)), torch.ones(3, 2), torch.tensor([0.0, 1.0]), **how)
+
+
+def test_a_constant_tensor_that_nobody_changes_may_be_returned_again():
+    slope = torch.full((3, 2), 2.0)
+    sol = ss.solve(ss.ODE(lambda t, y: slope), torch.zeros(3, 2), torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(sol.ys[-1], slope)

@@ -46,7 +46,6 @@ sde_g = lambda g: ss.SDE(lambda t, y: -y, g)
         (sde, (3, 2), OWN, {"dt": 0.1}, (3, 1)),
         (sde_g, (3, 2), OWN, {"dt": 0.1}, (3, 1)),
     ],
-    ids=str,
 )
 def test_time_is_a_number_on_a_shared_clock_and_has_the_rank_of_y_otherwise(make, shape, ts, options, wanted):
     y0 = torch.ones(shape, requires_grad=options.get("adjoint") == "backsolve")
@@ -62,7 +61,6 @@ def test_time_is_a_number_on_a_shared_clock_and_has_the_rank_of_y_otherwise(make
         (OWN, {"dt": 0.1}, (3,)),
         (OWN, {}, (3,)),
     ],
-    ids=str,
 )
 def test_the_time_of_a_pytree_is_one_number_a_trajectory(ts, options, wanted):
     y0 = {"a": torch.ones(3, 2), "b": torch.ones(3)}
