@@ -65,6 +65,19 @@ class Effect(NamedTuple):
     changed: Tensor | None = None
 
 
+class _Verdict(NamedTuple):
+    """On a step: who runs, (batch,), and may move, (lanes,); error over tolerance, (batch,) and (lanes,); which lanes
+    are accepted; what part of the step the others should try (None: by their error); whose cache is stale, (batch,)."""
+
+    running: Tensor
+    active: Tensor
+    ratio: Tensor
+    worst: Tensor
+    accept: Tensor
+    fraction: Tensor | None = None
+    stale: Tensor | None = None
+
+
 #: looks at a step that is about to be accepted: (state before, increments, step, accept, proposal) -> Effect
 Watcher = Callable[[State, Increments, Step, Tensor, Proposal], Effect]
 
@@ -112,8 +125,7 @@ class Loop:
 
     def attempt(self, carry: Carry, rest: Tensor | None = None, until: Tensor | None = None) -> Attempt:
         """Try a step. Lanes that have come to landing point ``until`` wait there. Trajectories in ``rest``, (batch,),
-        are given a step of length 0, and count as broken: the same
-        verdict as before, with no NaN in the graph."""
+        are given a step of length 0, and count as broken: the same verdict as before, with no NaN in the graph."""
         spec = self.system.spec
         running = carry.status == RUNNING
         active = ~self.clock.finished(carry.clock) & (
@@ -137,25 +149,27 @@ class Loop:
             before = self._followed(before, rest)
         step = self.method.step(self.system, before, inc, error=True, dense=self.dense)
         with torch.no_grad():
-            ratio = self.ratio(carry.y, step)
-            good = torch.isfinite(ratio)
-            if step.failed is not None:
-                good = good & ~step.failed
-            if rest is not None:
-                good = good & ~rest
-            ratio = torch.where(good, ratio, torch.inf)
-            worst = self.worst(ratio, running)
-            accept = (worst <= 1) & active
-        stale = None
-        fraction = None
+            verdict = self._verdict(carry, step, running, active, rest)
         if self.watcher is not None:
-            effect = self.watcher(before, inc, step, accept, proposal)
+            effect = self.watcher(before, inc, step, verdict.accept, proposal)
             step = step._replace(state=step.state._replace(y=effect.y))
-            stale = effect.changed
+            verdict = verdict._replace(stale=effect.changed)
             if effect.again is not None:
-                accept, fraction = accept & ~effect.again, effect.fraction
+                verdict = verdict._replace(accept=verdict.accept & ~effect.again, fraction=effect.fraction)
         with torch.no_grad():
-            return self._judge(carry, inc, step, proposal, running, active, ratio, worst, accept, fraction, stale)
+            return self._judge(carry, inc, step, proposal, verdict)
+
+    def _verdict(self, carry: Carry, step: Step, running: Tensor, active: Tensor, rest: Tensor | None) -> _Verdict:
+        """Whether the error of each trajectory, and so of each lane, is within its tolerance."""
+        ratio = self.ratio(carry.y, step)
+        good = torch.isfinite(ratio)
+        if step.failed is not None:
+            good = good & ~step.failed
+        if rest is not None:
+            good = good & ~rest
+        ratio = torch.where(good, ratio, torch.inf)
+        worst = self.worst(ratio, running)
+        return _Verdict(running, active, ratio, worst, (worst <= 1) & active)
 
     def _resting(self, inc: Increments, rest: Tensor) -> Increments:
         """The same increments, but none for the trajectories in ``rest``."""
@@ -182,20 +196,9 @@ class Loop:
         error = scaled(step.error.detach() + (y1 - y1).detach(), y.detach(), y1.detach(), self.control)
         return self.norm(error) if self.norm else rms(error, self.system.spec)
 
-    def _judge(
-        self,
-        carry: Carry,
-        inc: Increments,
-        step: Step,
-        proposal: Proposal,
-        running: Tensor,
-        active: Tensor,
-        ratio: Tensor,
-        worst: Tensor,
-        accept: Tensor,
-        fraction: Tensor | None,
-        stale: Tensor | None,
-    ) -> Attempt:
+    def _judge(self, carry: Carry, inc: Increments, step: Step, proposal: Proposal, verdict: _Verdict) -> Attempt:
+        """What follows from the verdict: the next step sizes, where the clocks stand, who has finished or failed."""
+        running, active, ratio, worst, accept, fraction, stale = verdict
         assert self.method.error_order is not None
         factor, memory = self.control.proposal(worst, accept, carry.memory, self.method.error_order)
         h = proposal.h * factor
