@@ -259,7 +259,6 @@ def check_direction(system: System, backwards: bool) -> None:
                 "decreasing times for an Ito SDE whose diffusion may depend on y",
                 "decreasing times for Stratonovich SDEs and for additive noise",
                 "If the diffusion does not depend on y, say additive=True; solve sde.to_calculus('stratonovich') "
-                "to follow "
-                "the same path backwards; or ss.time_reversed(sde) for the equation in s = -t.",
+                "to follow the same path backwards; or ss.time_reversed(sde) for the equation in s = -t.",
             )
         )

@@ -6,7 +6,6 @@ state is one trajectory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -160,6 +159,3 @@ def batch_time(t: Tensor, y: Any) -> Tensor:
     """
     batch = pytree.tree_leaves(y)[0].shape[0]
     return t.reshape(-1).expand(batch)
-
-
-Function = Callable[..., Any]

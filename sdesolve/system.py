@@ -174,8 +174,7 @@ class System:
                 found = ", ".join(str(tuple(part.shape)) for part in parts)
                 raise FunctionError(
                     f"diffusion: returned leaves of shapes {found}; accepted are leaves (*leaf.shape, m) with one "
-                    f"m, as one "
-                    "Brownian motion of m components drives them all."
+                    "m, as one Brownian motion of m components drives them all."
                 )
             return torch.cat([part.reshape(*lead, -1, part.shape[-1]) for part in parts], -2)
         return torch.cat([part.reshape(*lead, -1) for part in parts], -1)
@@ -244,6 +243,5 @@ def _diffusion_text(out: Tensor, shape: tuple[int, ...], general: bool) -> str:
         )
     return (
         f"diffusion: returned shape {tuple(out.shape)} for y of shape {tuple(shape)}; accepted is y's own shape or "
-        f"what "
-        "broadcasts to it. For a matrix diffusion (*y.shape, m) write noise='general'."
+        "what broadcasts to it. For a matrix diffusion (*y.shape, m) write noise='general'."
     )

@@ -81,7 +81,6 @@ def _check_noise(system: System, method: Method) -> None:
                 f"{method.name!r} for an SDE with calculus={system.calculus!r}",
                 f"{method.name!r} with calculus={method.calculus[0]!r}",
                 f"Write method={able[0]!r}, or solve sde.to_calculus({method.calculus[0]!r}), which is the same "
-                f"process; "
-                "if the diffusion does not depend on y, say additive=True.",
+                "process; if the diffusion does not depend on y, say additive=True.",
             )
         )
