@@ -42,7 +42,7 @@ def trajectory_normals(
 ) -> Tensor:
     """Standard normals ``(batch, *state)``; row i depends on seed, purpose and paths[i] (default i) alone."""
     path = BrownianPath(derived_seed(seed, purpose), tuple(shape), cell=1.0, paths=paths, dtype=dtype, device=device)
-    return path.increments(0, 1)[0]
+    return path.normals([0])[0]
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 from torch.utils import _pytree as pytree
 
-from sdesolve.brownian.counter import cell_normals, off_grid_normals
+from sdesolve.brownian.levy import Increment
 from sdesolve.brownian.steps import OwnSteps
+from sdesolve.brownian.window import Windows
 from sdesolve.capture import Captured
 from sdesolve.errors import CompileError, message
 from sdesolve.fixed import FixedLoop
+from sdesolve.lattice_clock import PathNoise
 from sdesolve.loop import Carry, Loop
 from sdesolve.methods.method import Increments, Method, State
 from sdesolve.system import System
 
 #: steps of an adaptive chunk: the host looks at the result this seldom, and Ctrl-C waits this long
 CHUNK_STEPS = 500
+#: fixed steps whose times are put on the device at once
+TABLE_STEPS = 4096
 #: normals in a block of noise inside a compiled chunk: what stays in a core's cache
 BLOCK = 2**16
 
@@ -66,7 +71,7 @@ def compile_fixed(loop: FixedLoop) -> Callable[[State, int, int], State]:
     """A chunk for :class:`FixedLoop`: from the state before step ``first`` to the one before step ``last``."""
     system, table = loop.system, loop.table
     noise = loop.noise
-    if table.steps.ndim == 2:
+    if not table.shared:
         raise CompileError(message("compile", "True with (batch, T) output times", "True with (T,) output times"))
     if noise is not None and not isinstance(noise, OwnSteps):
         raise CompileError(message("compile", "True with brownian=", "True with seed="))
@@ -75,29 +80,39 @@ def compile_fixed(loop: FixedLoop) -> Callable[[State, int, int], State]:
     width = 1 if noise is None else max(noise.channels * system.spec.batch, 1)
     quads = max(1, min(64, BLOCK // (4 * width)))
     spec = system.spec
-    times, steps = (torch.as_tensor(x, dtype=spec.time_dtype, device=spec.device) for x in (table.times, table.steps))
-    torch._dynamo.mark_dynamic(times, 0)
-    torch._dynamo.mark_dynamic(steps, 0)
 
     def chunk(state: State, first: int, last: int) -> State:
-        runs = [(first, last)] if noise is None else noise.runs(first, last)
-        for low, high in runs:
-            state = one(state, low, high)
+        for low in range(first, last, TABLE_STEPS):
+            high = min(low + TABLE_STEPS, last)
+            times, steps = (tabled(x, spec.time_dtype) for x in table.rows(low, high))
+            if noise is None:
+                state = one(state, 0, high - low, times, steps, ())
+                continue
+            named = noise.named(low, high)
+            extra = (*(tabled(x, torch.int64) for x in named[:2]), tabled(named.scale, noise.dtype))
+            for a, b in named.runs():
+                state = one(state, a, b, times, steps, extra, bool(named.regular[a]), bool(named.scale[a] < 0))
         return state
 
-    def one(state: State, low: int, high: int) -> State:
+    def tabled(values: np.ndarray, dtype: torch.dtype) -> Tensor:
+        """Always of one length, so that one graph serves all tables; what lies behind is not read."""
+        out = torch.zeros(TABLE_STEPS + 1, dtype=dtype, device=spec.device)
+        out[: len(values)] = torch.as_tensor(values, dtype=dtype)
+        return out
+
+    def one(
+        state: State,
+        low: int,
+        high: int,
+        times: Tensor,
+        steps: Tensor,
+        extra: tuple[Tensor, ...],
+        regular: bool = True,
+        backwards: bool = False,
+    ) -> State:
         number = lambda k: torch.tensor(k, device=spec.device)
-        fixed = _Fixed(system, loop.method, quads, True, False, noise)
-        extra: tuple[Tensor, ...] = ()
-        if noise is not None:
-            fixed.regular = bool(noise.regular[low])
-            fixed.backwards = bool(steps[low] < 0)
-            scale = torch.as_tensor(noise.scale, dtype=noise.dtype, device=spec.device)
-            cells, ticks = (torch.as_tensor(x, device=spec.device) for x in (noise.cells, noise.ticks))
-            for tensor in (scale, cells, ticks):
-                torch._dynamo.mark_dynamic(tensor, 0)
-            extra = (scale, cells, ticks)
-        key = ("fixed", loop.method, spec, quads, fixed.regular, fixed.backwards)
+        fixed = _Fixed(system, loop.method, quads, regular, backwards, noise)
+        key = ("fixed", loop.method, spec, quads, regular, backwards)
         run = _chunk(system, key, _fixed_chunk, fixed)
         y, *cache = run(number(low), number(high), times, steps, extra, (state.y.detach(), *state.cache))
         return State(y, tuple(cache))
@@ -117,42 +132,41 @@ def _fixed_chunk(
     """Steps first <= k < last; an outer loop draws a block of noise, an inner one uses it up."""
     at = lambda table, k: table.index_select(0, k.reshape(1)).reshape(table.shape[1:])
 
-    def step(k: Tensor, w: Tensor | None, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        inc = Increments(at(times, k), at(times, k + 1), at(steps, k), w)
+    def step(k: Tensor, noise: Increment, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        inc = Increments(at(times, k), at(times, k + 1), at(steps, k), *noise)
         after = fixed.method.step(fixed.system, State(state[0], tuple(state[1:])), inc).state
         return tuple(x.clone() for x in (after.y, *after.cache))
 
     if not extra:
         going = lambda k, *state: k < last
-        body = lambda k, *state: (k + 1, *step(k, None, state))
+        body = lambda k, *state: (k + 1, *step(k, Increment(), state))
         return while_loop(going, body, (first.clone(), *(x.clone() for x in start)))[1:]
 
     noise = fixed.noise
     assert noise is not None
-    scale, cells, ticks = extra
+    cells, ticks, scale = extra
     size = 4 * fixed.quads
 
-    def draw(k: Tensor) -> tuple[Tensor, Tensor]:
+    def draw(k: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Normals for a block of steps from k on, and which row is k's."""
         ahead = torch.arange(size if not fixed.regular else fixed.quads, device=k.device)
         if not fixed.regular:
             rows = (k + ahead).clamp(max=cells.shape[0] - 1)
-            pair = cells.index_select(0, rows), ticks.index_select(0, rows)
-            return off_grid_normals(noise.key, noise.paths, noise.channels, *pair, noise.dtype), torch.zeros_like(k)
+            return noise.off_grid(cells.index_select(0, rows), ticks.index_select(0, rows)), torch.zeros_like(k)
         cell = at(cells, k)
         quad = cell >> 2
         if fixed.backwards:
-            z = cell_normals(noise.key, noise.paths, noise.channels, quad - (fixed.quads - 1) + ahead, noise.dtype)
-            return z.flip(0), 4 * quad + 3 - cell
-        return cell_normals(noise.key, noise.paths, noise.channels, quad + ahead, noise.dtype), cell - 4 * quad
+            return tuple(z.flip(0) for z in noise.whole(quad - (fixed.quads - 1) + ahead)), 4 * quad + 3 - cell
+        return noise.whole(quad + ahead), cell - 4 * quad
 
     def block(k: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        z, row = draw(k)
+        drawn, row = draw(k)
         count = torch.minimum(size - row, last - k)
 
         def inner(j: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-            w = (at(z, row + j) * at(scale, k + j)).reshape(z.shape[1], *noise.shape)
-            return (j + 1, *step(k + j, w, state))
+            here = lambda table, j: table.index_select(0, j.reshape(1))
+            inc = noise.scaled(tuple(here(z, row + j) for z in drawn), here(scale, k + j)).map(lambda x: x[0])
+            return (j + 1, *step(k + j, inc, state))
 
         done = while_loop(lambda j, *state: j < count, inner, (torch.zeros_like(k), *(x.clone() for x in state)))
         return (k + count, *(x.clone() for x in done[1:]))
@@ -165,6 +179,8 @@ def compile_adaptive(loop: Loop) -> Callable[[Carry, int], Carry]:
     """A chunk for :func:`sdesolve.driver.drive`: up to CHUNK_STEPS steps of all lanes."""
     if loop.dense:
         raise CompileError(message("compile", "True with dense=True", "one of the two"))
+    if isinstance(loop.noise, PathNoise) and isinstance(loop.noise.window, Windows):
+        raise CompileError(message("compile", "True with (batch, T) times of an SDE", "True with (T,) output times"))
     spec, control = loop.system.spec, loop.control
     number = lambda x: torch.as_tensor(x, dtype=spec.time_dtype, device=spec.device)
     loop = replace(loop, control=replace(control, rtol=number(control.rtol), atol=number(control.atol)))

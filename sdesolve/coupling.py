@@ -2,52 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from sdesolve.errors import CoupledTrajectoriesError
-from sdesolve.system import System
+from sdesolve.state import StateSpec
 
 
-def refuse_coupled(system: System, t: Tensor, y: Tensor, f: Tensor) -> None:
-    """Move all trajectories but two, then these two alone, and see whether the derivatives of those that stayed stay.
+def refuse_coupled(name: str, function: Callable[[Tensor], Tensor], y: Tensor, value: Tensor, spec: StateSpec) -> None:
+    """Move all trajectories but two, then these two alone, and see whether the values of those that stayed stay.
 
-    ``f`` are the derivatives at ``y``. With a clock a trajectory, trajectories that read each other would be read at
-    different times. The two are the first and one in the middle: a mean, a shift, a reversal or a pairing of the
-    batch, and
-    a leader that all follow, are seen. Where f raises at the moved states, which no solve may ever visit, nothing is
+    ``function`` is the problem's function ``name`` of the state alone, and ``value`` what it gives at ``y``, with the
+    batch in dimension 0. With a clock a trajectory, trajectories that read each other would be read at different times.
+    The two are the first and one in the middle: a mean, a shift, a reversal or a pairing of the batch, and a leader
+    that all follow, are seen. Where the function raises at the moved states, which no solve may ever visit, nothing is
     said.
     """
-    batch = system.spec.batch
+    batch = spec.batch
     moved = torch.ones(batch, dtype=torch.bool, device=y.device)
     moved[0] = False
     if batch > 3:
         moved[batch // 2] = False
-    if all(_unmoved(system, t, y, f, which) for which in (moved, ~moved)):
+    if all(_unmoved(function, y, value, which, spec) for which in (moved, ~moved)):
         return
     with torch.no_grad():
-        again = system.drift(t, y)
-    if not _same(f, again):
+        again = function(y)
+    if not _same(value, again):
         raise CoupledTrajectoriesError(
-            f"{system.names[0]}: two evaluations at the same t and y differ; accepted is a function of (t, y). "
+            f"{name}: two evaluations at the same t and y differ; accepted is a function of (t, y). "
             "Does it draw random numbers, or keep state between calls? For noise write an SDE."
         )
     raise CoupledTrajectoriesError(
-        f"{system.names[0]}: the derivative of one trajectory changes with another's state; accepted are "
-        "trajectories that do not read each other, as each has a step size of its own. If the whole state is one "
-        "system, "
-        "say batched=False in the problem; if the batch should take common steps, say shared_steps=True in solve."
+        f"{name}: the value for one trajectory changes with another's state; accepted are trajectories that do not "
+        "read each other, as each has a step size of its own. If the whole state is one system, say batched=False in "
+        "the problem; if the batch should take common steps, say shared_steps=True in solve."
     )
 
 
-def _unmoved(system: System, t: Tensor, y: Tensor, f: Tensor, moved: Tensor) -> bool:
-    away = torch.where(system.spec.expand(moved), y + 0.1 * (1 + y.abs()), y)
+def _unmoved(function: Callable[[Tensor], Tensor], y: Tensor, value: Tensor, moved: Tensor, spec: StateSpec) -> bool:
+    away = torch.where(spec.expand(moved), y + 0.1 * (1 + y.abs()), y)
     try:
         with torch.no_grad():
-            g = system.drift(t, away)
+            found = function(away)
     except Exception:
         return True
-    return _same(f[~moved], g[~moved])
+    return _same(value[~moved], found[~moved])
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

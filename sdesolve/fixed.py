@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdesolve.brownian.steps import Increments as NoiseBlocks
+from sdesolve.brownian.levy import Increment
+from sdesolve.brownian.steps import StepNoise
 from sdesolve.methods.method import Increments, Method, State
 from sdesolve.step_size import StepTable
 from sdesolve.system import System
@@ -61,7 +62,7 @@ class FixedLoop:
     system: System
     method: Method
     table: StepTable
-    noise: NoiseBlocks | None = None
+    noise: StepNoise | None = None
     follow: Tensor | None = None
     dense: bool = False
     survey: bool = False
@@ -72,7 +73,7 @@ class FixedLoop:
         saves = self.table.saves
         run = FixedRun([y0], np.where(saves == 0, 0, -1))
         due = set(saves.reshape(-1).tolist())
-        state = State(y0, self.method.init(self.system, self._times(0, 0)[0], y0))
+        state = State(y0, self.method.init(self.system, self._tensors(self.table.rows(0, 0)[0])[0], y0))
         first = 0
         try:
             for last in self._bounds():
@@ -91,9 +92,6 @@ class FixedLoop:
         size = min(self.noise.size if self.noise else BLOCK_STEPS, BLOCK_STEPS)
         return [*range(size, count, size), count]
 
-    def _times(self, first: int, last: int) -> list[Tensor]:
-        return self._tensors(self.table.times[first : last + 1])
-
     def _tensors(self, array: np.ndarray) -> list[Tensor]:
         spec = self.system.spec
         rows = torch.as_tensor(np.ascontiguousarray(array), dtype=spec.time_dtype).to(spec.device).unbind()
@@ -108,10 +106,10 @@ class FixedLoop:
             if report:
                 report(last)
             return state
-        times, steps = self._times(first, last), self._tensors(self.table.steps[first:last])
-        noise = self.noise(first, last) if self.noise else None
+        times, steps = map(self._tensors, self.table.rows(first, last))
+        noise = self.noise(first, last) if self.noise else Increment()
         for k in range(last - first):
-            inc = Increments(times[k], times[k + 1], steps[k], None if noise is None else noise[k])
+            inc = Increments(times[k], times[k + 1], steps[k], *noise.row(k))
             state = self._step(state, inc, run)
             if first + k + 1 in due:
                 self._save(first + k + 1, state, run)
@@ -123,7 +121,7 @@ class FixedLoop:
         if self.follow is not None:
             state, inc = self._followed(state, inc, self.follow)
         end = state
-        if self.table.steps.ndim == 2:
+        if not self.table.shared:
             # a trajectory that has finished is asked for its start again: where it ended f may have no derivative
             state = state._replace(y=torch.where(inc.h == 0, run.kept[0].detach(), state.y))
         step = self.method.step(self.system, state, inc, dense=self.dense)
@@ -132,7 +130,7 @@ class FixedLoop:
             run.states.append(state.y)
             run.powers.append(step.dense)
         y1, expand = step.state.y, self.system.spec.expand
-        if self.table.steps.ndim == 2:
+        if not self.table.shared:
             y1 = torch.where(inc.h == 0, end.y, y1)
         if step.failed is not None:
             run.stuck = step.failed if run.stuck is None else run.stuck | step.failed

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sdesolve.brownian.levy import Increment
 from sdesolve.clock import STRETCH, Clock, ClockState, Proposal
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.solution import Status
@@ -22,8 +23,8 @@ from sdesolve.system import System
 # plain ints: a compiled comparison of a tensor with an IntEnum's member is not elementwise
 RUNNING, SUCCESS = int(Status.RUNNING), int(Status.SUCCESS)
 
-#: given a proposal, the Brownian increments over it: (w, area)
-NoiseSource = Callable[[Proposal], tuple[Tensor | None, Tensor | None]]
+#: given a proposal, the Brownian increments over it
+NoiseSource = Callable[[Proposal], Increment]
 
 
 class Carry(NamedTuple):
@@ -134,13 +135,11 @@ class Loop:
         if until is not None:
             active = active & (self.clock.position(carry.clock) < until)
         proposal = self.clock.propose(carry.clock, carry.h, active)
-        w, area = self.noise(proposal) if self.noise else (None, None)
         inc = Increments(
             self.to_state(proposal.t0),
             self.to_state(proposal.t1),
             self.clock.direction * self.to_state(proposal.h),
-            w,
-            area,
+            *(self.noise(proposal) if self.noise else Increment()),
         )
         before = State(carry.y, carry.cache)
         if rest is not None and self.clock.lanes == spec.batch:
@@ -174,9 +173,9 @@ class Loop:
     def _resting(self, inc: Increments, rest: Tensor) -> Increments:
         """The same increments, but none for the trajectories in ``rest``."""
         mask = self.system.spec.expand(rest)
-        still = lambda x: None if x is None else torch.where(rest.reshape(-1, *(1,) * (x.ndim - 1)), 0.0, x)
+        still = lambda x: torch.where(rest.reshape(-1, *(1,) * (x.ndim - 1)), 0.0, x)
         t1 = torch.where(mask, inc.t0, inc.t1) if inc.t0.ndim else inc.t1
-        return Increments(inc.t0, t1, torch.where(mask, 0.0, inc.h), still(inc.w), still(inc.area))
+        return Increments(inc.t0, t1, torch.where(mask, 0.0, inc.h), *Increment(*inc[3:]).map(still))
 
     def _followed(self, state: State, rest: Tensor) -> State:
         """The same state, but the trajectories in ``rest`` stand with a good one: on a clock that all share time goes

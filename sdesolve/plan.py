@@ -14,16 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdesolve.brownian.steps import Increments as NoiseBlocks
-from sdesolve.clock import STRETCH, Landings, RealClock
+from sdesolve.brownian.steps import StepNoise
+from sdesolve.clock import STRETCH, Clock, Landings, RealClock
 from sdesolve.coupling import refuse_coupled
 from sdesolve.driver import Outputs, Record, drive
 from sdesolve.fixed import FixedLoop, FixedRun
 from sdesolve.interpolate import DenseOutput, dense_output
+from sdesolve.lattice_clock import LatticeClock, PathNoise
 from sdesolve.loop import Carry, Loop, Watcher, failed
 from sdesolve.methods.method import Method
 from sdesolve.solution import Status
-from sdesolve.step_size import PID, StepTable, first_step
+from sdesolve.step_size import PID, StepTable, first_step, first_stochastic_step
 from sdesolve.system import System
 
 Report = Callable[[float], None]
@@ -44,9 +45,10 @@ class Result:
     dense: DenseOutput | None = None
 
 
-def drift_evaluations(method: Method, dense: bool) -> int:
+def drift_evaluations(method: Method, *, dense: bool, error: bool = False) -> int:
     """Of a step."""
-    return method.drift_evaluations + (method.dense_evaluations if dense else 0)
+    more = (method.dense_evaluations if dense else 0) + (method.error_drift_evaluations if error else 0)
+    return method.drift_evaluations + more
 
 
 class Interrupted(Exception):  # noqa: N818 - carries a result, and is turned into SolveInterrupted by solve
@@ -80,7 +82,7 @@ class FixedPlan:
     method: Method
     table: StepTable
     ts: NDArray[np.float64]
-    noise: NoiseBlocks | None = None
+    noise: StepNoise | None = None
     dense: bool = False
     isolate: bool = False
     compile_chunk: Callable[[FixedLoop], Any] | None = None
@@ -112,8 +114,7 @@ class FixedPlan:
             survived = replace(loop, chunk=None, dense=False, survey=True).run(y0.detach()).survived
         assert survived is not None
         steps = survived.cpu().numpy()
-        times = self.table.times.reshape(len(self.table.times), -1)
-        return torch.as_tensor(np.broadcast_to(times, (len(times), len(steps)))[steps, np.arange(len(steps))].copy())
+        return torch.as_tensor(self.table.times(steps))
 
     def _without_failures(self, ys: Tensor) -> Tensor:
         """NaN in all components of a trajectory from its first NaN or infinity on."""
@@ -147,7 +148,7 @@ class FixedPlan:
             status,
             taken,
             torch.zeros_like(taken),
-            taken * drift_evaluations(method, self.dense) + method.first_evaluations,
+            taken * drift_evaluations(method, dense=self.dense) + method.first_evaluations,
             taken * method.diffusion_evaluations,
             reached,
             self._dense(run) if self.dense and not interrupted else None,
@@ -173,8 +174,8 @@ class FixedPlan:
         ends = [torch.as_tensor(t, dtype=spec.time_dtype, device=spec.device) for t in (self.ts[0], self.ts[-1])]
         direction = 1.0 if self.ts[-1, 0] > self.ts[0, 0] else -1.0
         taken = None
-        if self.table.steps.ndim == 2:
-            taken = torch.as_tensor(self.table.steps != 0, device=spec.device)
+        if not self.table.shared:
+            taken = torch.as_tensor(self.table.rows(0, self.table.total)[1] != 0, device=spec.device)
         return dense_output(spec, direction, ends[0], ends[1], run.times, run.states, run.powers, taken)
 
 
@@ -182,7 +183,8 @@ class FixedPlan:
 class AdaptivePlan:
     """A controller of step sizes. ts : (T, 1) or (T, batch), in float64; shared : one clock for the whole batch.
 
-    first : the first step size, None to choose it. probe : look once whether trajectories read each other.
+    first : the first step size, None to choose it. probe : look once whether trajectories read each other. noise : of
+    an SDE, whose times then are ticks of its path.
     """
 
     system: System
@@ -197,18 +199,27 @@ class AdaptivePlan:
     watcher: Watcher | None = None
     norm: Callable[[Tensor], Tensor] | None = None
     compile_chunk: Callable[[Loop], Any] | None = None
+    noise: PathNoise | None = None
+
+    def __post_init__(self) -> None:
+        self.control = self.control.fitted("sde" if self.system.is_sde else "ode")
 
     def run(self, y0: Tensor, report: Report | None = None) -> Result:
         spec, system = self.system.spec, self.system
         landings = Landings.merge(self.ts, tuple(self.control.jumps))
         lanes = 1 if self.shared else spec.batch
-        clock = RealClock(landings, lanes, spec.time_dtype, spec.device)
+        clock: Clock
+        if self.noise is None:
+            clock = RealClock(landings, lanes, spec.time_dtype, spec.device)
+        else:
+            clock = LatticeClock(landings, lanes, spec.time_dtype, spec.device, self.noise)
         jumps = torch.as_tensor(landings.jumps, device=spec.device) if landings.jumps.any() else None
         loop = Loop(
             system,
             self.method,
             clock,
             self.control,
+            noise=self.noise,
             watcher=self.watcher,
             norm=self.norm,
             jumps=jumps,
@@ -233,58 +244,71 @@ class AdaptivePlan:
             raise Interrupted(self._result(loop, carry._replace(status=status), outputs, None, extra)) from interrupt
         return self._result(loop, carry, outputs, records, extra)
 
-    def _start(self, loop: Loop, y0: Tensor) -> tuple[Carry, int]:
+    def _start(self, loop: Loop, y0: Tensor) -> tuple[Carry, tuple[int, int]]:
         """First stage, first step size, and the trajectories that fail before they start; evaluations spent."""
         spec, system, method = self.system.spec, self.system, self.method
         state = loop.clock.start()
-        idle = torch.zeros(loop.clock.lanes, dtype=torch.bool, device=spec.device)
-        t0 = loop.to_state(loop.clock.propose(state, torch.ones_like(state[1]), idle).t0)
-        extra = method.first_evaluations
+        nothing = torch.zeros(loop.clock.lanes, dtype=spec.time_dtype, device=spec.device)
+        t0 = loop.to_state(loop.clock.propose(state, nothing, nothing > 0).t0)
         cache = method.init(system, t0, y0)
-        f0 = method.first_stage(cache)
-        if f0 is None:
-            with torch.no_grad():
-                f0, extra = system.drift(t0, y0), extra + 1
+        f0, drifts = method.first_stage(cache), method.first_evaluations
+        with torch.no_grad():
+            if f0 is None:
+                f0, drifts = system.drift(t0, y0), drifts + 1
+            g0 = system.diffusion(t0, y0) if system.is_sde else None
         f0 = f0.detach()
         whole = (lambda x: x) if spec.batched else (lambda x: x[None])
         bad = ~(_finite(whole(f0), 1) & _finite(whole(y0.detach()), 1))
+        if g0 is not None:
+            bad = bad | ~_finite(whole(system.noise_size(g0)), 1)
         if bad.any() and torch.is_grad_enabled() and spec.batched and not bad.all():
             good = y0[int((~bad).nonzero()[0])].detach()
             y0 = torch.where(spec.expand(bad), good, y0)
             cache = method.init(system, t0, y0)
         if self.probe and loop.clock.lanes > 1:
-            refuse_coupled(system, t0, y0.detach(), f0)
+            self._refuse_coupled(t0, y0.detach(), f0, g0)
+        h, spent = self._first_step(loop, t0, y0.detach(), f0, g0, bad)
+        status = torch.where(bad, int(Status.NONFINITE), int(Status.RUNNING))
+        return loop.start(y0, cache, h, status), (drifts + spent, int(g0 is not None))
+
+    def _refuse_coupled(self, t0: Tensor, y0: Tensor, f0: Tensor, g0: Tensor | None) -> None:
+        system, spec = self.system, self.system.spec
+        refuse_coupled(system.names[0], lambda y: system.drift(t0, y), y0, f0, spec)
+        if g0 is not None:
+            shape = (*spec.shape, g0.shape[-1]) if system.noise == "general" else spec.shape
+            diffusion = lambda y: system.diffusion(t0, y).expand(shape)
+            refuse_coupled("diffusion", diffusion, y0, g0.expand(shape), spec)
+
+    def _first_step(
+        self, loop: Loop, t0: Tensor, y0: Tensor, f0: Tensor, g0: Tensor | None, bad: Tensor
+    ) -> tuple[Tensor, int]:
+        """The step size of each lane to begin with, and the evaluations of the drift spent on it."""
+        spec, order, spent = self.system.spec, self.method.error_order, 0
+        assert order is not None
         span = torch.as_tensor(np.abs(self.ts[-1] - self.ts[0]), dtype=spec.time_dtype, device=spec.device)
-        if self.first is not None:
-            h = torch.full((spec.batch,), self.first, dtype=spec.time_dtype, device=spec.device).minimum(span)
-        else:
-            with torch.no_grad():
-                assert method.error_order is not None
-                h = first_step(
-                    system,
-                    t0,
-                    y0.detach(),
-                    f0,
-                    span.expand(spec.batch),
-                    loop.clock.direction,
-                    self.control,
-                    method.error_order,
-                )
-            extra += 1
+        with torch.no_grad():
+            if self.first is not None:
+                h = torch.full((spec.batch,), self.first, dtype=spec.time_dtype, device=spec.device).minimum(span)
+            elif g0 is not None:
+                h = first_stochastic_step(self.system, y0, f0, g0, span.expand(spec.batch), self.control, order)
+            else:
+                wide = span.expand(spec.batch)
+                h = first_step(self.system, t0, y0, f0, wide, loop.clock.direction, self.control, order)
+                spent = 1
         if self.control.dt_max is not None:
             h = h.clamp(max=self.control.dt_max * (1 - STRETCH))
         if loop.clock.lanes == 1:
             h = torch.where(bad, torch.inf, h).min().clamp(max=float(span.max())).reshape(1)
-        h = torch.where(torch.isfinite(h), h, span.expand_as(h))
-        status = torch.where(bad, int(Status.NONFINITE), int(Status.RUNNING))
-        return loop.start(y0, cache, h, status), extra
+        return torch.where(torch.isfinite(h), h, span.expand_as(h)), spent
 
     def _fraction(self, loop: Loop, carry: Carry) -> float:
         idle = torch.zeros(loop.clock.lanes, dtype=torch.bool, device=carry.y.device)
         now = loop.clock.propose(carry.clock, carry.h, idle).t0.double().cpu().numpy()
         return float(np.clip((now - self.ts[0]) / (self.ts[-1] - self.ts[0]), 0.0, 1.0).mean())
 
-    def _result(self, loop: Loop, carry: Carry, outputs: Outputs, records: list[Record] | None, extra: int) -> Result:
+    def _result(
+        self, loop: Loop, carry: Carry, outputs: Outputs, records: list[Record] | None, extra: tuple[int, int]
+    ) -> Result:
         spec, method = self.system.spec, self.method
         accepted, rejected = loop.to_batch(carry.accepted), loop.to_batch(carry.rejected)
         idle = torch.zeros(loop.clock.lanes, dtype=torch.bool, device=spec.device)
@@ -297,8 +321,8 @@ class AdaptivePlan:
             carry.status,
             accepted,
             rejected,
-            (accepted + rejected) * drift_evaluations(method, self.dense) + extra,
-            (accepted + rejected) * method.diffusion_evaluations,
+            (accepted + rejected) * drift_evaluations(method, dense=self.dense, error=True) + extra[0],
+            (accepted + rejected) * (method.diffusion_evaluations + method.error_diffusion_evaluations) + extra[1],
             reached,
             self._dense(loop, records) if records else None,
         )

@@ -114,7 +114,7 @@ def read_step(dt: Any) -> float | None:
 
 
 def read_control(system: System, method: Method, dt: float | None, rtol: Any, atol: Any, controller: Any) -> PID | None:
-    """The controller of adaptive steps, or None for fixed steps of dt."""
+    """The controller of adaptive steps, or None for fixed steps of dt. Only an ODE has tolerances by default."""
     if controller is not None:
         if not isinstance(controller, PID):
             raise TypeError(message("controller", type(controller).__name__, "an ss.PID(...)"))
@@ -125,26 +125,19 @@ def read_control(system: System, method: Method, dt: float | None, rtol: Any, at
     wanted = controller is not None or rtol is not None or atol is not None
     if not wanted and dt is not None:
         return None
-    if method.error_order is None:
-        if wanted:
-            able = [m for m in names(method.problem) if choose_quietly(system, m)]
-            advice = f"Adaptive are: {', '.join(able)}; or" if able else "For fixed steps"
-            raise ValueError(
-                message(
-                    "rtol, atol, controller",
-                    f"adaptive steps for method {method.name!r}, which has no error estimate",
-                    "fixed steps, dt=",
-                    f"{advice} pass dt= without tolerances.",
-                )
-            )
+    if wanted and method.error_order is None:
+        able = [m for m in names(method.problem) if choose_quietly(system, m)]
+        advice = f"Adaptive are: {', '.join(able)}; or" if able else "For fixed steps"
         raise ValueError(
             message(
-                "dt",
-                f"neither dt nor tolerances for method {method.name!r}",
-                "dt=, the length of a step",
-                "For example dt=0.01: every interval between output times then gets ceil(gap/dt) equal steps.",
+                "rtol, atol, controller",
+                f"adaptive steps for method {method.name!r}, which has no error estimate",
+                "fixed steps, dt=",
+                f"{advice} pass dt= without tolerances.",
             )
         )
+    if not wanted and (system.is_sde or method.error_order is None):
+        raise _no_steps(method)
     if controller is not None:
         return controller
     given = {name: value for name, value in (("rtol", rtol), ("atol", atol)) if value is not None}
@@ -154,6 +147,22 @@ def read_control(system: System, method: Method, dt: float | None, rtol: Any, at
             raise TypeError(message(name, got, "a number >= 0, or a tensor that broadcasts against y"))
     tolerances: dict[str, Any] = {k: v if isinstance(v, Tensor) else float(v) for k, v in given.items()}
     return PID(**tolerances)
+
+
+def _no_steps(method: Method) -> ValueError:
+    """Nothing says how long steps are: some tolerances suit most ODEs, none suit most SDEs."""
+    accepted, advice = "dt=, the length of a step", "."
+    if method.error_order is not None:
+        accepted += ", or rtol= and atol= for adaptive steps"
+        advice = "; or rtol=1e-2, atol=1e-3: each step is then as long as its error allows."
+    return ValueError(
+        message(
+            "dt",
+            f"neither dt nor tolerances for method {method.name!r}",
+            accepted,
+            f"For example dt=0.01: every interval between output times then gets ceil(gap/dt) equal steps{advice}",
+        )
+    )
 
 
 def choose_quietly(system: System, name: str) -> bool:

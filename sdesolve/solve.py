@@ -12,9 +12,11 @@ from torch import Tensor
 from sdesolve.adjoint import ADJOINTS, Adjoint
 from sdesolve.brownian import BrownianPath
 from sdesolve.brownian.steps import OwnSteps, PathSteps
+from sdesolve.brownian.window import window_of_seed, windows_of_seed
 from sdesolve.capture import captured, refuse_training
 from sdesolve.compiled import compile_adaptive, compile_fixed, refuse_gradients
 from sdesolve.errors import SolveError, SolveInterrupted, message
+from sdesolve.lattice_clock import PathNoise
 from sdesolve.methods import choose
 from sdesolve.methods.method import Method
 from sdesolve.plan import AdaptivePlan, FixedPlan, Interrupted, Result
@@ -67,24 +69,26 @@ def solve(
     ----------
     problem : an :class:`ODE` or :class:`SDE`.
     y0 : start state, (batch, *state), or a pytree of such tensors; with ``batched=False`` in the problem, one
-    trajectory
-        without the batch dimension. float32, float64 (ODEs: complex too); dtype and device are kept.
+        trajectory without the batch dimension. float32, float64 (ODEs: complex too); dtype and device are kept.
     ts : output times, (T,), or (batch, T) for times of each trajectory's own; strictly monotone, forwards or backwards.
         The functions get them in y's precision: with times large against the steps use float64 states.
         ``ts[0]`` is the start; steps end exactly on each of them and the functions are never evaluated outside their
         span.
-    method : name or method object. Default: ``"tsit5"`` for an ODE; ``"euler_maruyama"`` for an Ito and ``"heun"``
-    for a
-        Stratonovich SDE.
+    method : name or method object. Default: ``"tsit5"`` for an ODE; for an SDE ``"sosra"`` if its noise is additive,
+        ``"heun"`` if it is a Stratonovich one, and in the Ito calculus ``"sosri"`` for diagonal or scalar noise,
+        ``"euler_maruyama"`` for general noise.
     dt : fixed steps: each output interval gets ceil(gap/dt) equal steps. With tolerances or a controller it is the
-    first
-        step.
-    rtol, atol : adaptive steps. ODE default, without dt: 1e-5 and 1e-7; if one is given the other keeps its default.
+        first step.
+    rtol, atol : adaptive steps. ODE default, without dt: 1e-5 and 1e-7; an SDE needs dt or one of them. If one is given
+        the other keeps its default. Adaptive steps of an SDE visit again whatever time they have looked at, along one
+        path for all tolerances and methods.
     controller : an ``ss.PID(rtol, atol, ...)``, to say more about adaptive steps.
     seed : int of the noise. Default: drawn from torch's global generator, so that ``torch.manual_seed`` reproduces a
     run.
     paths : (batch,) trajectory ids; default 0, 1, ..., batch - 1. Noise is a function of (seed, id, time).
-    brownian : a :class:`BrownianPath` to follow; its cells must divide the steps. Default: the steps are the cells.
+    brownian : a :class:`BrownianPath` to follow. Steps of whole cells are the cheapest, others are bridged; adaptive
+        steps are no longer than a cell. Default: the cells are the fixed steps, so that another dt is another path; for
+        adaptive steps, the path of the seed, which is the same whatever the times, steps and method.
     adjoint : ``"direct"``, autograd through the solve; ``"backsolve"``, the continuous adjoint (ODEs).
     dense : keep what ``solution(t)`` needs between output times (ODEs). With (batch, T) times, t must be common to all.
     shared_steps : adaptive steps common to the batch instead of a step size for every trajectory.
@@ -159,6 +163,8 @@ def solve(
         _check_control(control, columns)
         control = fitted_control(control, spec)
         plan = AdaptivePlan(system, chosen, control, columns, shared, read_step(dt), limit, dense)
+        if system.is_sde:
+            plan.noise = _path_noise(system, chosen, y, columns, eps, number, ids, brownian)
     if compile:
         if adjoint == "direct":
             refuse_gradients(y, found)
@@ -202,15 +208,45 @@ def _fixed_plan(
         )
     noise: OwnSteps | PathSteps | None = None
     if system.is_sde:
-        start = torch.as_tensor(columns[0], dtype=spec.time_dtype, device=spec.device)
-        t0 = start[0] if columns.shape[1] == 1 else spec.expand(start)
-        shape = system.noise_shape(t0, y)
+        shape = _noise_shape(system, y, columns)
         if brownian is None:
             assert seed is not None
-            noise = OwnSteps(seed, ids, shape, table.times, table.steps, dt, spec.dtype)
+            noise = OwnSteps(seed, ids, shape, table, dt, spec.dtype, method.levy)
         else:
-            noise = PathSteps(_check_path(brownian, spec, shape), table.times, eps)
+            noise = PathSteps(_check_path(brownian, spec, shape), table, eps, method.levy)
     return FixedPlan(system, method, table, columns, noise, dense)
+
+
+def _noise_shape(system: System, y: Tensor, columns: NDArray[np.float64]) -> tuple[int, ...]:
+    """Shape of a trajectory's Brownian motion."""
+    spec = system.spec
+    start = torch.as_tensor(columns[0], dtype=spec.time_dtype, device=spec.device)
+    return system.noise_shape(start[0] if columns.shape[1] == 1 else spec.expand(start), y)
+
+
+def _path_noise(
+    system: System,
+    method: Method,
+    y: Tensor,
+    columns: NDArray[np.float64],
+    eps: float,
+    seed: int | None,
+    ids: Tensor,
+    brownian: BrownianPath | None,
+) -> PathNoise:
+    """The path that adaptive steps follow: the given one, or that of the seed."""
+    spec, shape = system.spec, _noise_shape(system, y, columns)
+    low, high = columns.min(0), columns.max(0)
+    if brownian is not None:
+        path = _check_path(brownian, spec, shape)
+        window = path.window(method.levy, (float(low.min()), float(high.max())))
+        return PathNoise(window, lambda times: path.ticks(times, eps))
+    assert seed is not None
+    if columns.shape[1] == 1:
+        own = window_of_seed(seed, ids, shape, (float(low[0]), float(high[0])), spec.dtype, method.levy)
+        return PathNoise(own, lambda times: np.rint(times / own.tick).astype(np.int64))
+    each = windows_of_seed(seed, ids, shape, low.tolist(), high.tolist(), spec.dtype, method.levy)
+    return PathNoise(each, lambda times: np.rint(times / each.tick.cpu().numpy()).astype(np.int64))
 
 
 def _check_path(path: BrownianPath, spec: StateSpec, shape: tuple[int, ...]) -> BrownianPath:

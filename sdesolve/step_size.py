@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Real
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,26 +18,72 @@ from sdesolve.system import System
 
 Array = NDArray[np.float64]
 
-#: a table of more steps would not fit into memory
+#: default gains (p, i) of the controller
+GAINS = {"ode": (0.2, 0.7), "sde": (0.1, 0.3)}
+
+#: more steps than anyone waits for
 MOST_STEPS = 1e9
 
 
-class StepTable(NamedTuple):
-    """Fixed steps, counted and placed in float64 before the solve starts, so that times never drift.
+@dataclass(frozen=True)
+class StepTable:
+    """Fixed steps: equal ones in each interval between output times, placed in float64, so that times never drift.
 
-    times : (N + 1,) or (N + 1, batch), where steps start and end. steps : (N,) or (N, batch), their signed lengths; 0
-    for a
-    trajectory that is finished. saves : (T,) or (T, batch), the number of steps after which each output is reached.
+    Nothing is stored a step: any stretch of them is computed when it is asked for. ts : (T,), or (T, batch) for times
+    of each trajectory's own. counts : (T - 1,) or (T - 1, batch), the steps of each interval. Of a trajectory that has
+    finished before the others, the steps that are left have length 0.
     """
 
-    times: Array
-    steps: Array
-    saves: NDArray[np.int64]
+    ts: Array
+    counts: NDArray[np.int64]
 
     @property
+    def shared(self) -> bool:
+        """Whether all trajectories take the same steps."""
+        return self.ts.ndim == 1
+
+    @cached_property
+    def saves(self) -> NDArray[np.int64]:
+        """(T,) or (T, batch): the number of steps after which each output is reached."""
+        return np.concatenate([np.zeros_like(self.counts[:1]), np.cumsum(self.counts, axis=0)])
+
+    @cached_property
     def total(self) -> int:
         """Steps of the trajectory that takes most."""
-        return len(self.steps)
+        return int(self.saves[-1].max())
+
+    @cached_property
+    def longest(self) -> float:
+        """Length of the longest step."""
+        return float((np.abs(np.diff(self.ts, axis=0)) / self.counts).max())
+
+    def rows(self, first: int, last: int) -> tuple[Array, Array]:
+        """Where the steps first <= k < last begin and the last one ends, (last - first + 1,) or with a trailing batch
+        dimension; and their signed lengths, (last - first,)."""
+        numbers = np.arange(first, last + 1)
+        numbers = numbers if self.shared else np.repeat(numbers[:, None], self.ts.shape[1], 1)
+        times, steps = self._at(numbers)
+        return times, steps[:-1]
+
+    def times(self, numbers: NDArray[np.int64]) -> Array:
+        """Where each trajectory stands after so many steps, (batch,) -> (batch,)."""
+        return self._at(numbers if self.shared else numbers[None])[0].reshape(numbers.shape)
+
+    def _at(self, numbers: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Time after so many steps, and the length of the next one; (n,), or (n, batch)."""
+        ts, saves, counts = (x if x.ndim == 2 else x[:, None] for x in (self.ts, self.saves, self.counts))
+        wide = numbers if numbers.ndim == 2 else numbers[:, None]
+        intervals, lanes = len(counts), np.arange(ts.shape[1])
+        # each trajectory's numbers on a stretch of the line of their own: one search serves them all
+        offset = lanes * (self.total + 2)
+        found = np.searchsorted((saves + offset).T.ravel(), (wide + offset).ravel(), side="right").reshape(wide.shape)
+        interval = found - lanes * (intervals + 1) - 1
+        ended = interval >= intervals
+        row = np.minimum(interval, intervals - 1)
+        step = (ts[row + 1, lanes] - ts[row, lanes]) / counts[row, lanes]
+        times = np.where(ended, ts[-1], ts[row, lanes] + (wide - saves[row, lanes]) * step)
+        step = np.where(ended, 0.0, step)
+        return (times, step) if numbers.ndim == 2 else (times[:, 0], step[:, 0])
 
 
 def step_counts(gaps: Array, dt: float, scale: Array, eps: float) -> NDArray[np.int64]:
@@ -49,30 +95,12 @@ def step_counts(gaps: Array, dt: float, scale: Array, eps: float) -> NDArray[np.
 
 def step_table(ts: Array, dt: float, eps: float) -> StepTable:
     """Equal steps between output times ``ts``, (T,) or (T, batch); ``eps`` is the rounding unit they were given in."""
-    if ts.ndim == 2:
-        return _join([step_table(column, dt, eps) for column in ts.T])
-    gaps = np.diff(ts)
-    needed = float(np.abs(gaps).sum()) / float(dt)
+    gaps = np.abs(np.diff(ts, axis=0))
+    needed = float(gaps.sum(0).max()) / float(dt)
     if needed > MOST_STEPS:
         got = f"{dt}, which makes {needed:.3g} steps"
         raise ValueError(message("dt", got, f"a step of which at most {MOST_STEPS:.0e} are needed"))
-    counts = step_counts(np.abs(gaps), dt, np.maximum(np.abs(ts[:-1]), np.abs(ts[1:])), eps)
-    steps = np.repeat(gaps / counts, counts)
-    saves = np.concatenate([[0], np.cumsum(counts)])
-    within = np.arange(saves[-1]) - np.repeat(saves[:-1], counts)
-    times = np.append(np.repeat(ts[:-1], counts) + within * steps, ts[-1])
-    return StepTable(times, steps, saves.astype(np.int64))
-
-
-def _join(tables: list[StepTable]) -> StepTable:
-    """Tables of single trajectories side by side; a finished trajectory waits at its end with steps of length 0."""
-    longest = max(table.total for table in tables)
-    pad = lambda a, fill: np.concatenate([a, np.full(longest - len(a), fill)])
-    return StepTable(
-        np.stack([np.append(pad(t.times[:-1], t.times[-1]), t.times[-1]) for t in tables], 1),
-        np.stack([pad(t.steps, 0.0) for t in tables], 1),
-        np.stack([t.saves for t in tables], 1),
-    )
+    return StepTable(ts, step_counts(gaps, dt, np.maximum(np.abs(ts[:-1]), np.abs(ts[1:])), eps))
 
 
 def _is_number(value: object) -> bool:
@@ -94,7 +122,8 @@ class PID:
     Parameters
     ----------
     rtol, atol : tolerances, floats or tensors that broadcast against the state. Default 1e-5 and 1e-7.
-    p, i, d : gains of the controller.
+    p, i, d : gains of the controller. Default: p = 0.2, i = 0.7 for ODEs, p = 0.1, i = 0.3 for SDEs, whose errors are
+        noisy; d = 0.
     dt_min : a step that fails at this length fails its trajectory. Default: where rounding of t would eat the step.
     dt_max : no step is longer.
     jumps : times at which the right-hand side is not smooth; a step ends there, and the function is not evaluated
@@ -104,8 +133,8 @@ class PID:
 
     rtol: float | Tensor = 1e-5
     atol: float | Tensor = 1e-7
-    p: float = 0.2
-    i: float = 0.7
+    p: float | None = None
+    i: float | None = None
     d: float = 0.0
     dt_min: float | None = None
     dt_max: float | None = None
@@ -131,10 +160,13 @@ class PID:
         if self.dt_min is not None and self.dt_max is not None and self.dt_min > self.dt_max:
             raise ValueError(message("dt_min", f"{self.dt_min}, above dt_max = {self.dt_max}", "dt_min <= dt_max"))
         for name in ("p", "i", "d"):
-            if not _is_number(getattr(self, name)):
-                raise ValueError(message(name, repr(getattr(self, name)), "a number, a gain of the controller"))
-        if self.p + self.i + self.d <= 0:
-            raise ValueError(message("p, i, d", f"{self.p}, {self.i}, {self.d}", "gains with a positive sum"))
+            value = getattr(self, name)
+            if not (_is_number(value) or (value is None and name != "d")):
+                raise ValueError(message(name, repr(value), "a number, a gain of the controller"))
+        for gains in GAINS.values():
+            p, i, d = self._gains(gains)
+            if p + i + d <= 0:
+                raise ValueError(message("p, i, d", f"{self.p}, {self.i}, {self.d}", "gains with a positive sum"))
         for name in ("safety", "factor_min"):
             value = getattr(self, name)
             if not (_is_number(value) and 0 < value < 1):
@@ -151,18 +183,28 @@ class PID:
         if isinstance(self.jumps, str) or not finite:
             raise ValueError(message("jumps", repr(self.jumps), "a sequence of finite times, [0.5] for a single one"))
 
+    def _gains(self, default: tuple[float, float]) -> tuple[float, float, float]:
+        p, i = (own if own is not None else other for own, other in zip((self.p, self.i), default, strict=True))
+        return p, i, self.d
+
+    def fitted(self, kind: str) -> PID:
+        """With the gains for ``"ode"`` or ``"sde"`` where none were given."""
+        p, i, d = self._gains(GAINS[kind])
+        return replace(self, p=p, i=i, d=d)
+
     @property
     def memory(self) -> int:
         """How many earlier error ratios the controller looks at."""
-        return 2 if self.d else 1 if self.p else 0
+        return 2 if self.d else 1 if self.p != 0 else 0
 
     def proposal(
         self, ratio: Tensor, accept: Tensor, memory: tuple[Tensor, ...], order: float
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Factor for the next step size, (lanes,), and the memory after an accepted step."""
         inverse = 1 / ratio.clamp(min=1e-10)
-        factor = _power(inverse, (self.p + self.i + self.d) / order)
-        gains = (-(self.p + 2 * self.d) / order, self.d / order)
+        p, i, d = self._gains(GAINS["ode"])
+        factor = _power(inverse, (p + i + d) / order)
+        gains = (-(p + 2 * d) / order, d / order)
         for gain, earlier in zip(gains, memory, strict=False):
             factor = factor * _power(earlier, gain)
         retry = (self.safety * _power(inverse, 1 / order)).clamp(max=1.0)
@@ -225,3 +267,24 @@ def first_step(
         _power(0.01 / top.clamp(min=1e-30), 1 / order),
     )
     return torch.minimum(torch.minimum(100 * h0, h1.clamp(min=1e-10)), span)
+
+
+def first_stochastic_step(
+    system: System, y0: Tensor, f0: Tensor, g0: Tensor, span: Tensor, control: PID, order: float
+) -> Tensor:
+    """A first step size for each trajectory of an SDE, (batch,): the local error, of this order, is taken to be that of
+    a problem which changes on the scale on which y moves by its own size, or by 1 % of the span.
+
+    With d0, d1, d2 the sizes of y, drift and diffusion over the tolerance, y changes by its size over a time
+    t1 = d0 / d1 by the drift and t2 = (d0 / d2)^2 by the noise; over h its movement is  d1 h + d2 h^(1/2).  A movement
+    that is to be followed to relative accuracy eps = 1 / d0 takes a step of the fraction eps^(1/order) of min(t1, t2).
+    """
+    spec = system.spec
+    d0, d1 = (rms(scaled(v, y0, None, control), spec) for v in (y0, f0))
+    spread = system.noise_size(g0)
+    d2 = rms(scaled(spread, y0, None, control), spec)
+    size = d0.clamp(min=1.0)
+    scale = torch.minimum(size / d1.clamp(min=1e-30), (size / d2.clamp(min=1e-30)) ** 2)
+    scale = torch.minimum(scale, span)
+    h = scale * _power(1 / size, 1 / order)
+    return torch.minimum(torch.nan_to_num(h, nan=0.0).clamp(min=1e-6 * span), 0.01 * span)

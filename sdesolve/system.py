@@ -188,6 +188,11 @@ class System:
         with torch.no_grad():
             return (self.diffusion(t, y).shape[-1],)
 
+    def noise_size(self, g: Tensor) -> Tensor:
+        """Standard deviation of g dW over a unit of time, elementwise: |g|, or the norms of the rows of a matrix."""
+        size = torch.linalg.vector_norm(g, dim=-1) if self.noise == "general" else g.abs()
+        return size.expand(self.spec.shape)
+
     def noise_term(self, g: Tensor, w: Tensor) -> Tensor:
         """g dW: elementwise, one w for all elements, or a matrix-vector product."""
         if self.noise == "diagonal":
@@ -195,14 +200,14 @@ class System:
         ones = (1,) * len(self.spec.per_trajectory)
         lead = (self.spec.batch,) if self.spec.batched else ()
         if self.noise == "scalar":
-            return g * w.reshape(*lead, *ones)
+            return g * w.reshape((*lead, *ones))
         m = g.shape[-1]
         if m != w.shape[-1]:
             raise FunctionError(
                 f"diffusion: returned {m} columns, where it had returned {w.shape[-1]} before; accepted is the same "
                 "number of Brownian motions at every (t, y)."
             )
-        w = w.reshape(*lead, *ones, m)
+        w = w.reshape((*lead, *ones, m))
         if m > 8:
             return (g * w).sum(-1)
         # a few columns are added one by one: the order, so the last bit, is then the same for every batch size

@@ -25,6 +25,7 @@ FLOORS = [
         "sdesolve.compiled",
         "sdesolve.plan",
         "sdesolve.clock",
+        "sdesolve.lattice_clock",
         "sdesolve.coupling",
         "sdesolve.step_size",
         "sdesolve.interpolate",

@@ -9,15 +9,16 @@ import torch
 ROOT = Path(__file__).parent.parent
 
 
-def example(title: str) -> dict:
-    """Run the first Python block under a heading; returns its names."""
+def example(title: str, blocks: int = 1) -> dict:
+    """Run the first Python blocks under a heading; returns their names."""
     text = (ROOT / "README.md").read_text()
-    section = text.split(f"## {title}", 1)[1]
-    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)
-    assert code is not None
-    assert len(code[1].strip().splitlines()) <= 13
+    section = text.split(f"## {title}", 1)[1].split("\n## ", 1)[0]
     names: dict = {}
-    exec(compile(code[1], "README.md", "exec"), names)
+    found = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(found) >= blocks
+    for code in found[:blocks]:
+        assert len(code.strip().splitlines()) <= 13
+        exec(compile(code, "README.md", "exec"), names)
     return names
 
 
@@ -27,6 +28,13 @@ def test_the_sde_example_has_the_mean_it_promises():
     assert sol.ys.shape == (11, 10_000, 1)
     # standard deviation below 0.4 over 10,000 trajectories, and a weak error of order dt
     assert abs(sol.ys[-1].mean().item() - (1 - 0.8 * torch.tensor(-2.0).exp().item())) < 4 * 0.4 / 100 + 0.01
+
+
+def test_the_example_on_one_path_meets_the_same_noise():
+    matplotlib.use("Agg")
+    names = example("An SDE in ten lines", blocks=2)
+    assert (names["coarse"].ys - names["fine"].ys).abs().mean() < 0.01
+    assert abs(names["path"](0.25, 0.75).std() - 0.5**0.5) < 0.05
 
 
 def test_the_diffusion_example_learns_its_two_blobs():

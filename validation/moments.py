@@ -71,7 +71,7 @@ class MomentRecursion:
 
     def __init__(self, sde: ss.SDE, method: Method, dims: int, channels: int, order: int = 6) -> None:
         self.method, self.dims = method, dims
-        wide = channels * (2 if "h" in method.uses else 1)
+        wide = channels * (2 if method.levy == "space-time" else 1)
         nodes, self.weights = gauss_hermite(wide, order)
         start = points(dims)
         self.x = torch.from_numpy(np.repeat(start, len(nodes), 0))
@@ -84,7 +84,7 @@ class MomentRecursion:
         start, end = (torch.tensor(t, dtype=torch.float64) for t in (t0, t1))
         h = end - start
         w = h.sign() * h.abs().sqrt() * self.normals
-        area = AREA_VARIANCE**0.5 * w[:, self.channels :] if "h" in self.method.uses else None
+        area = AREA_VARIANCE**0.5 * w[:, self.channels :] if self.method.levy == "space-time" else None
         state = State(self.x, self.method.init(self.system, start, self.x))
         inc = Increments(start, end, h, w[:, : self.channels], area)
         y: Tensor = self.method.step(self.system, state, inc).state.y

@@ -279,11 +279,5 @@ def _interval(plan: FixedPlan | AdaptivePlan, system: AdjointSystem, i: int, own
             probe=False,
             norm=system.norm,
         )
-    if own:
-        count = int((plan.table.saves[i] - plan.table.saves[i - 1]).max())
-        times = np.linspace(1.0, 0.0, count + 1)
-    else:
-        low, high = plan.table.saves[i - 1], plan.table.saves[i]
-        times, count = plan.table.times[low : high + 1][::-1], int(high - low)
-    table = StepTable(times.copy(), np.diff(times), np.array([0, count]))
-    return FixedPlan(system, plan.method, table, ends)
+    first, last = plan.table.saves[i - 1], plan.table.saves[i]
+    return FixedPlan(system, plan.method, StepTable(ends[:, 0], np.array([(last - first).max()])), ends)

@@ -4,6 +4,10 @@
 - `normal`: words -> uniforms -> normals
 - `counter`: the frozen layout of counters; normals of cells and steps, for eager and compiled loops
 - `grid`: which cells the steps of a fixed-step solve are
+- `levy`: increments with their Levy areas, and how those of neighbours join
+- `bridge`: the dyadic bridge within a cell
+- `window`: increments over many lattice intervals at once
+- `correlation`: correlated motions from independent ones
 - `path`: `BrownianPath`, a Brownian motion on a grid of cells
 - `steps`: increments of the steps of a solve, in blocks
 """

@@ -9,9 +9,10 @@ A random number is a pure function of its name. The name is a Philox key and cou
     k1    high 32 bits of the seed
     c0    trajectory id, 0 <= id < 2^32
     c1    cell word, two's complement: cell >> 2 for whole cells, which are packed four to a call;
-          the cell itself (floor of its start / dt) for everything that is not packed
+          the cell itself (floor of its start / dt) for off-grid steps; nodes: the high word of their index
     c2    channel (low 24 bits) | stream << 24 (high 8 bits)
-    c3    node within the cell: 0 for whole cells; off-grid steps: the tick, in units of 2^-32 of the cell
+    c3    0 for whole cells; off-grid steps: the tick, in units of 2^-32 of the cell; nodes: the low word
+          of their index
     ====  ==============================================================================================
 
     ======  ===============================================================================================
@@ -20,17 +21,21 @@ A random number is a pure function of its name. The name is a Philox key and cou
     0       W: Brownian increments of whole cells
     1       H: space-time Levy areas of whole cells
     2       K: space-time-time Levy areas of whole cells
-    3       Levy areas between channels
-    4       W of off-grid steps: steps of a fixed-step solve that are not whole cells
-    5-7     reserved: W, H and K at the nodes of the bridge within a cell (c3 = node)
-    8-127   free
+    3       Levy areas between channels of whole cells; the channel word numbers the pairs i < j
+    4       off-grid steps: steps of a fixed-step solve that are not whole cells; W, H, K from one call
+    5       Levy areas between channels of off-grid steps
+    6       Levy areas between channels of the intervals within a cell, by a hash of their ends (see `path`)
+    7       free
+    8-126   nodes of the bridge: stream 8 + k halves the intervals [i, i + 1) cell / 2^k, whose index i, 64
+            bits in two's complement, stands in c1 and c3; W, H, K from one call
+    127     free
     +128    the refinement of stream - 128: 32 further bits for every word, drawn for float64 only
     ======  ===============================================================================================
 
 A call of the generator gives four words w0..w3 and by Box-Muller four normals: z0, z1 from the uniforms of
 w0 (radius) and w1 (angle), z2, z3 from those of w2 and w3; even components take the cosine. The normal of
 whole cell n is component n & 3 of the call with c1 = n >> 2, so cells reach over [-2^33, 2^33). Off-grid
-steps take z0, in cells of [-2^31, 2^31).
+steps, in cells of [-2^31, 2^31), and nodes take z0 for W, z1 for H and z2 for K.
 
 float64 normals are made of the float32 words with the refinement stream's words behind them: the same numbers
 with more digits. float32 pays for one call per four normals, float64 for two.
@@ -48,7 +53,8 @@ from sdesolve.brownian.normal import box_muller, uniform
 from sdesolve.brownian.philox import WORD, philox4x32
 from sdesolve.errors import message
 
-W, H, K, AREA, OFF_GRID = 0, 1, 2, 3, 4
+W, H, K, AREA, OFF_GRID, OFF_GRID_AREA, INNER_AREA = 0, 1, 2, 3, 4, 5, 6
+NODE, LEVELS = 8, 119
 REFINEMENT = 128
 
 CELLS_PER_CALL = 4
@@ -67,6 +73,8 @@ that its temporary tensors leave the cache, which would triple the cost of a nor
 Key = tuple[Tensor, Tensor]
 """Words (k0, k1) of a seed: 0-d int64 tensors."""
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
+Names = tuple[Tensor, Tensor]
+"""Trajectory ids and channels over a flat index."""
 
 
 def key_words(seed: int, device: torch.device | str | None = None) -> Key:
@@ -145,15 +153,50 @@ def off_grid_normals(
     ticks: Tensor,
     dtype: torch.dtype,
     stream: int = OFF_GRID,
-) -> Tensor:
-    """Standard normals `(K, batch, channels)` of off-grid steps.
+    count: int = 1,
+) -> tuple[Tensor, ...]:
+    """The first `count` standard normals of the calls of off-grid steps, each `(K, batch, channels)`.
 
     `cells` and `ticks`, int64 `(K,)` or `(K, batch)`, name the steps, see `step_cells`; the other arguments
-    are those of `cell_normals`. Each normal costs a call of its own.
+    are those of `cell_normals`. Each step costs a call of its own.
     """
     counter = off_grid_counter(paths, channels, cells, ticks, stream)
-    z = [_pair_of_normals(key, part, dtype)[0] for part in _parts(counter)]
-    return _joined(z).view(cells.shape[0], paths.shape[0], channels)
+    draw = _pair_of_normals if count <= 2 else _four_normals
+    parts = [draw(key, part, dtype)[:count] for part in _parts(counter)]
+    shape = cells.shape[0], paths.shape[0], channels
+    return tuple(_joined(list(z)).view(shape) for z in zip(*parts, strict=True))
+
+
+def flat_names(paths: Tensor, channels: int) -> Names:
+    """Trajectory and channel words over the flat index path * channels + channel, `(batch * channels,)` each."""
+    batch = paths.shape[0]
+    number = torch.arange(channels, dtype=torch.int64, device=paths.device)
+    return paths[:, None].expand(batch, channels).reshape(-1), number.expand(batch, channels).reshape(-1)
+
+
+def normals_of_cells(key: Key, names: Names, cells: Tensor, dtype: torch.dtype, stream: int = W) -> Tensor:
+    """Standard normals of single cells, int64 of any shape that broadcasts with the flat names; each costs a call."""
+    path, channel = names
+    four = _four_normals(key, (path, (cells >> 2) & WORD, channel | (stream << 24), torch.zeros_like(cells)), dtype)
+    which = cells & 3
+    low, high = torch.where(which == 0, four[0], four[1]), torch.where(which == 2, four[2], four[3])
+    return torch.where(which < 2, low, high)
+
+
+def node_normals(
+    key: Key, names: Names, level: Tensor, index: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Three standard normals by which interval `index` of a level is halved; int64 that broadcast with the names."""
+    path, channel = names
+    counter = (path, (index >> 32) & WORD, channel | ((level + NODE) << 24), index & WORD)
+    u0, u1, u2, u3 = _uniforms(key, counter, dtype)
+    return *box_muller(u0, u1), box_muller(u2, u3)[0]
+
+
+def name_normals(key: Key, names: Names, name: Tensor, dtype: torch.dtype, stream: int) -> Tensor:
+    """Standard normals of 64-bit names, int64 of any shape that broadcasts with the flat names."""
+    path, channel = names
+    return _pair_of_normals(key, (path, (name >> 32) & WORD, channel | (stream << 24), name & WORD), dtype)[0]
 
 
 def _counter(paths: Tensor, channels: int, cells: Tensor, nodes: Tensor, stream: int) -> Words:
@@ -162,11 +205,8 @@ def _counter(paths: Tensor, channels: int, cells: Tensor, nodes: Tensor, stream:
     Flat, because compiled code vectorises over the last dimension: with channels in a dimension of their own,
     two channels would cost five times as much a normal.
     """
-    batch = paths.shape[0]
-    number = torch.arange(channels, dtype=torch.int64, device=paths.device) | (stream << 24)
-    path = paths[:, None].expand(batch, channels).reshape(1, -1)
-    channel = number.expand(batch, channels).reshape(1, -1)
-    return path, _flat(cells & WORD, channels), channel, _flat(nodes & WORD, channels)
+    path, channel = flat_names(paths, channels)
+    return path[None], _flat(cells & WORD, channels), (channel | (stream << 24))[None], _flat(nodes & WORD, channels)
 
 
 def _flat(values: Tensor, channels: int) -> Tensor:

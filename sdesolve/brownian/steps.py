@@ -2,38 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from math import prod
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdesolve.brownian.counter import BLOCK, cell_normals, key_words, off_grid_normals
+from sdesolve.brownian.counter import (
+    AREA,
+    BLOCK,
+    OFF_GRID_AREA,
+    H,
+    K,
+    W,
+    cell_normals,
+    key_words,
+    off_grid_normals,
+)
 from sdesolve.brownian.grid import step_cells
-from sdesolve.brownian.path import BrownianPath, tree_sum
-from sdesolve.errors import message
+from sdesolve.brownian.levy import LEVY, Increment, Normals, davie_foster, equal_parts, fold, pairs, reversed_increment
+from sdesolve.brownian.path import BrownianPath
+from sdesolve.brownian.window import DEPTH
 
 Array = NDArray[np.float64]
 
 
-class Increments(Protocol):
-    """W(t_k+1) - W(t_k) for steps first <= k < last: (last - first, batch, *shape); ``size`` steps make a good
-    block."""
+class StepNoise(Protocol):
+    """Increments over the steps first <= k < last, each part with a leading dimension of last - first; ``size`` steps
+    make a good block."""
 
     size: int
 
-    def __call__(self, first: int, last: int) -> Tensor: ...
+    def __call__(self, first: int, last: int) -> Increment: ...
+
+
+class Steps(Protocol):
+    """Fixed steps of a solve: how many there are, the length of the longest, whether all trajectories share them; and
+    ``rows(first, last)``, times (n + 1,) or (n + 1, batch) at which the steps first <= k < last begin and end, and
+    their signed lengths (n,) or (n, batch)."""
+
+    @property
+    def total(self) -> int: ...
+
+    @property
+    def longest(self) -> float: ...
+
+    @property
+    def shared(self) -> bool: ...
+
+    def rows(self, first: int, last: int) -> tuple[Array, Array]: ...
+
+
+class Named(NamedTuple):
+    """Steps by the names of their noise, see :func:`sdesolve.brownian.grid.step_cells`; scale is the sign of a step
+    times the root of its length."""
+
+    cells: NDArray[np.int64]
+    ticks: NDArray[np.int64]
+    regular: NDArray[np.bool_]
+    scale: Array
+
+    def part(self, first: int, last: int) -> Named:
+        """Some of them."""
+        cut = slice(first, last)
+        return Named(self.cells[cut], self.ticks[cut], self.regular[cut], self.scale[cut])
+
+    def runs(self) -> list[tuple[int, int]]:
+        """Stretches of consecutive whole cells, or of steps off the grid."""
+        cells, regular = self.cells, self.regular
+        moves = np.diff(cells)
+        ends = (regular[1:] != regular[:-1]) | (regular[1:] & (np.abs(moves) != 1))
+        ends[1:] |= regular[2:] & regular[:-2] & (moves[1:] != moves[:-1])
+        return list(pairwise([0, *(1 + np.flatnonzero(ends)).tolist(), len(cells)]))
 
 
 class OwnSteps:
-    """The steps of the solve are the cells of its path: sqrt(h) times one normal a step and channel, no bridge.
+    """The steps of the solve are the cells of its path: the root of its length times one normal a step and channel (and
+    one for H, one for K), no bridge.
 
-    times, steps : (N + 1,), (N,) or with a trailing batch dimension, in float64; dt : the step the user asked for, in
-    whose multiples steps are named (see :func:`sdesolve.brownian.grid.step_cells`). The increments have the shape
-    (steps, batch, *shape).
+    dt : the step the user asked for, in whose multiples steps are named. levy : what is wanted beside W.
+
+    Raises
+    ------
+    ValueError : steps too many dt away from time 0 to have names.
     """
 
     def __init__(
@@ -41,99 +96,154 @@ class OwnSteps:
         seed: int,
         paths: Tensor,
         shape: tuple[int, ...],
-        times: Array,
-        steps: Array,
+        steps: Steps,
         dt: float,
         dtype: torch.dtype,
+        levy: str | None = None,
     ) -> None:
-        self.device, self.dtype, self.shape = paths.device, dtype, shape
+        self.device, self.dtype, self.shape, self.levy = paths.device, dtype, shape, levy
         self.key, self.paths, self.channels = key_words(seed, paths.device), paths, prod(shape)
-        starts = np.minimum(times[:-1], times[1:])
-        # a trajectory that has finished waits with steps of length 0: their noise is named, and multiplied by 0
-        lengths = np.where(steps == 0, dt, np.abs(steps))
-        self.cells, self.ticks, self.regular = step_cells(starts, lengths, dt)
-        self.scale = np.sign(steps) * np.sqrt(np.abs(steps))
+        self.steps, self.dt = steps, dt
         self.size = max(BLOCK // max(len(paths) * self.channels, 1) // 4 * 4, 4)
+        for first in (0, steps.total - 1):
+            self.named(first, first + 1)
 
-    def __call__(self, first: int, last: int) -> Tensor:
-        if self.cells.ndim == 2:
-            z = self._own_clocks(first, last)
+    def named(self, first: int, last: int) -> Named:
+        """The steps first <= k < last."""
+        times, steps = self.steps.rows(first, last)
+        # a trajectory that has finished waits with steps of length 0: their noise is named, and multiplied by 0
+        lengths = np.where(steps == 0, self.dt, np.abs(steps))
+        names = step_cells(np.minimum(times[:-1], times[1:]), lengths, self.dt)
+        return Named(*names, np.sign(steps) * np.sqrt(np.abs(steps)))
+
+    @property
+    def streams(self) -> tuple[int, ...]:
+        """Streams of whole cells that a step reads."""
+        return (W, *({"H": H, "K": K}[name] for name in LEVY[self.levy] if name != "area"))
+
+    def __call__(self, first: int, last: int) -> Increment:
+        named = self.named(first, last)
+        if self.steps.shared:
+            parts = [self._run(named.part(a, b)) for a, b in named.runs()]
+            z = tuple(torch.cat(part) for part in zip(*parts, strict=True))
         else:
-            z = torch.cat([self._run(a, b) for a, b in self.runs(first, last)])
-        scale = torch.as_tensor(self.scale[first:last], dtype=self.dtype, device=self.device)
-        return (z * scale.reshape(*scale.shape, *(1,) * (z.ndim - scale.ndim))).reshape(
-            last - first, len(self.paths), *self.shape
-        )
+            z = self._own_clocks(named)
+        return self.scaled(z, torch.as_tensor(named.scale, dtype=self.dtype, device=self.device))
 
-    def runs(self, first: int, last: int) -> list[tuple[int, int]]:
-        """Stretches of consecutive whole cells, or of steps off the grid."""
-        cells, regular = self.cells[first:last], self.regular[first:last]
-        moves = np.diff(cells)
-        ends = (regular[1:] != regular[:-1]) | (regular[1:] & (np.abs(moves) != 1))
-        ends[1:] |= regular[2:] & regular[:-2] & (moves[1:] != moves[:-1])
-        cuts = [first, *(first + 1 + np.flatnonzero(ends)).tolist(), last]
-        return list(pairwise(cuts))
+    def scaled(self, z: tuple[Tensor, ...], scale: Tensor) -> Increment:
+        """Increments over steps h from normals (K, batch, channels); scale: the sign of h times the root of its length,
+        (K,) or (K, batch)."""
+        scale = scale.reshape(*scale.shape, *(1,) * (3 - scale.ndim))
+        root, sign, last = scale.abs(), scale.sign(), len(self.streams) - 1
+        w, H, K, _ = Normals(z[0], z[min(1, last)], z[last]).increment(root, self.levy)
+        assert w is not None
+        shaped = lambda x: x.reshape(*x.shape[:2], *self.shape)
+        area = None
+        if self.levy == "davie-foster":
+            assert H is not None
+            area = davie_foster(w, H, root * root, z[-1]) * sign[..., None]
+        return Increment(w * sign, H, None if K is None else K * sign).map(shaped)._replace(area=area)
 
-    def _run(self, first: int, last: int) -> Tensor:
-        cells = self.cells[first:last]
-        if not self.regular[first]:
-            tensors = (self._int(cells), self._int(self.ticks[first:last]))
-            return off_grid_normals(self.key, self.paths, self.channels, *tensors, self.dtype)
+    def _run(self, named: Named) -> tuple[Tensor, ...]:
+        cells = named.cells
+        if not named.regular[0]:
+            return self.off_grid(self._int(cells), self._int(named.ticks))
         low, high = int(cells.min()), int(cells.max())
         quads = self._int(np.arange(low >> 2, (high >> 2) + 1))
-        z = cell_normals(self.key, self.paths, self.channels, quads, self.dtype)
-        z = z[low & 3 : (low & 3) + last - first]
-        return z.flip(0) if cells[0] > cells[-1] else z
+        turn = lambda z: z.flip(0) if cells[0] > cells[-1] else z
+        return tuple(turn(z[low & 3 : (low & 3) + len(cells)]) for z in self.whole(quads))
 
-    def _own_clocks(self, first: int, last: int) -> Tensor:
-        cells, regular = self._int(self.cells[first:last]), torch.as_tensor(self.regular[first:last])
-        four = cell_normals(self.key, self.paths, self.channels, cells >> 2, self.dtype)
-        four = four.unflatten(0, (len(cells), 4))
-        whole = torch.take_along_dim(four, (cells & 3)[:, None, :, None], 1)[:, 0]
+    def whole(self, quads: Tensor) -> tuple[Tensor, ...]:
+        """Normals of whole cells, four a quad: of each stream, then of the pairs of channels if areas are wanted."""
+        draw = lambda channels, stream: cell_normals(self.key, self.paths, channels, quads, self.dtype, stream)
+        z = tuple(draw(self.channels, stream) for stream in self.streams)
+        return (*z, draw(pairs(self.channels), AREA)) if self.levy == "davie-foster" else z
+
+    def off_grid(self, cells: Tensor, ticks: Tensor) -> tuple[Tensor, ...]:
+        """The same of off-grid steps."""
+        name = self.key, self.paths, self.channels, cells, ticks, self.dtype
+        z = off_grid_normals(*name, count=len(self.streams))
+        if self.levy != "davie-foster":
+            return z
+        area = off_grid_normals(self.key, self.paths, pairs(self.channels), cells, ticks, self.dtype, OFF_GRID_AREA)
+        return (*z, *area)
+
+    def _own_clocks(self, named: Named) -> tuple[Tensor, ...]:
+        cells, regular = self._int(named.cells), torch.as_tensor(named.regular)
+        which = (cells & 3)[:, None, :, None]
+        four = (z.unflatten(0, (len(cells), 4)) for z in self.whole(cells >> 2))
+        whole = tuple(torch.take_along_dim(z, which, 1)[:, 0] for z in four)
         if bool(regular.all()):
             return whole
-        ticks = self._int(self.ticks[first:last])
-        other = off_grid_normals(self.key, self.paths, self.channels, cells, ticks, self.dtype)
-        return torch.where(regular.to(self.device)[..., None], whole, other)
+        other = self.off_grid(cells, self._int(named.ticks))
+        mask = regular.to(self.device)[..., None]
+        return tuple(torch.where(mask, a, b) for a, b in zip(whole, other, strict=True))
 
     def _int(self, array: NDArray[np.int64]) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(array), device=self.device)
 
 
 class PathSteps:
-    """Steps along a given path; each must consist of whole cells of it."""
+    """Steps along a given path: sums over whole cells where steps are such, bridges where they cut cells. What a step
+    gets does not depend on where others cut cells.
 
-    def __init__(self, path: BrownianPath, times: Array, rounding: float) -> None:
-        if times.ndim == 2:
-            raise ValueError(
-                message("brownian", "a path with (batch, T) output times", "a path with (T,) output times")
-            )
-        self.path = path
-        exact = (times - path.origin) / path.cell
-        self.bounds = np.round(exact).astype(np.int64)
-        slack = 1e-6 + 4 * rounding * np.abs(times).max() / path.cell
-        wrong = np.abs(exact - self.bounds) > min(slack, 0.05)
-        if wrong.any() or (np.diff(self.bounds) == 0).any():
-            at = times[np.flatnonzero(wrong)[0]] if wrong.any() else times[0]
-            raise ValueError(
-                message(
-                    "brownian",
-                    f"a path of cells of {path.cell} from {path.origin}, and a step that starts or ends at t = {at}",
-                    "steps that are whole cells of the path",
-                    "Choose dt and ts as multiples of the cell, or make the path with a smaller cell.",
-                )
-            )
-        per_step = max(int(np.abs(np.diff(self.bounds)).max()), 1)
-        self.size = max(BLOCK // max(prod(path.shape) * per_step, 1), 1)
+    rounding : relative error of the steps' times.
+    """
 
-    def __call__(self, first: int, last: int) -> Tensor:
-        bounds = self.bounds[first : last + 1]
-        counts = np.abs(np.diff(bounds))
-        backwards = bounds[-1] < bounds[0]
-        cells = self.path.increments(int(bounds.min()), int(counts.sum()))
-        cells = -cells.flip(0) if backwards else cells
-        if (counts == 1).all():
-            return cells
-        if (counts == counts[0]).all():
-            return tree_sum(cells.unflatten(0, (last - first, int(counts[0]))).transpose(0, 1))
-        return torch.stack([tree_sum(part) for part in torch.split(cells, counts.tolist())])
+    def __init__(self, path: BrownianPath, steps: Steps, rounding: float, levy: str | None = None) -> None:
+        self.path, self.steps, self.rounding, self.levy = path, steps, rounding, levy
+        self.window = path.window(levy)
+        path.ticks([steps.rows(k, k)[0] for k in (0, steps.total)], rounding)
+        longest = max(int(steps.longest / path.cell), 1)
+        levels = 1 if self._is_whole(self._bounds(0, min(steps.total, 64))).all() else 2 * DEPTH
+        self.size = max(BLOCK // max(prod(path.shape) * longest * levels, 1), 1)
+
+    def _bounds(self, first: int, last: int) -> NDArray[np.int64]:
+        """Where steps begin and end, in ticks."""
+        return self.path.ticks(self.steps.rows(first, last)[0], self.rounding)
+
+    def _is_whole(self, bounds: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which steps, of all trajectories, consist of whole cells."""
+        boundary = (bounds & ((1 << DEPTH) - 1)) == 0
+        return boundary[:-1] & boundary[1:] if self.steps.shared else np.zeros(len(bounds) - 1, np.bool_)
+
+    def __call__(self, first: int, last: int) -> Increment:
+        bounds = self._bounds(first, last)
+        whole = self._is_whole(bounds)
+        cut = np.flatnonzero(~whole)
+        ends = [0, *(1 + np.flatnonzero(whole[1:] != whole[:-1])).tolist(), last - first]
+        # (numbers of steps, their increments)
+        found = [(np.arange(a, b), self._whole(bounds[a : b + 1])) for a, b in pairwise(ends) if whole[a]]
+        if len(cut):
+            found.append((cut, self._cut(bounds[cut], bounds[cut + 1])))
+        if len(found) == 1:
+            return found[0][1]
+        order = torch.as_tensor(np.argsort(np.concatenate([steps for steps, _ in found])), device=self.path.device)
+        return _stacked([inc for _, inc in found], torch.cat).map(lambda x: x[order])
+
+    def _cut(self, *ends: NDArray[np.int64]) -> Increment:
+        """Steps that cut cells, or of trajectories with times of their own."""
+        start, end = (torch.as_tensor(x, device=self.path.device) for x in ends)
+        return self.window(*(x[:, None] if x.ndim == 1 else x for x in (start, end)))
+
+    def _whole(self, bounds: NDArray[np.int64]) -> Increment:
+        """Consecutive steps of whole cells."""
+        steps = len(bounds) - 1
+        counts, backwards = np.abs(np.diff(bounds)) >> DEPTH, bool(bounds[-1] < bounds[0])
+        turn = reversed_increment if backwards else lambda inc: inc
+        if (counts != counts[0]).any() or counts[0] == 0:
+            each = [self.path.between(min(a, b), max(a, b), self.levy) for a, b in pairwise(bounds.tolist())]
+            return turn(_stacked(each, torch.stack))
+        inc = self._equal(int(bounds.min()) >> DEPTH, int(counts[0]), steps)
+        return turn(inc.map(lambda x: x.flip(0))) if backwards else inc
+
+    def _equal(self, cell: int, count: int, steps: int) -> Increment:
+        """Steps of ``count`` cells each, in the order of time, from a cell on."""
+        inc = self.path.cells(cell, count * steps, self.levy)
+        if count == 1:
+            return inc
+        return fold(equal_parts(inc.map(lambda x: x.unflatten(0, (steps, count)).transpose(0, 1)), 0, count))
+
+
+def _stacked(parts: list[Increment], join: Callable[[list[Tensor]], Tensor]) -> Increment:
+    return Increment(*(None if x[0] is None else join(list(x)) for x in zip(*parts, strict=True)))

@@ -11,7 +11,7 @@ class EulerMaruyama(Method):
 
     name, problem = "euler_maruyama", "sde"
     order, order_additive, weak_order = 0.5, 1.0, 1.0
-    calculus, noise, uses = ("ito",), ("diagonal", "scalar", "general"), ("w",)
+    calculus, noise = ("ito",), ("diagonal", "scalar", "general")
     drift_evaluations, diffusion_evaluations = 1, 1
     source = "Maruyama 1955; Kloeden & Platen 1992, (10.2.4)"
 

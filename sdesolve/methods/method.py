@@ -20,14 +20,17 @@ class State(NamedTuple):
 class Increments(NamedTuple):
     """One step: times t0 and t1, their difference h (signed), and the Brownian increments over it.
 
-    Times are 0-d, or ``(batch, 1, ..., 1)``. ``w`` is W(t1) - W(t0), ``(batch, *noise)``; ``area`` the space-time
-    Levy area H of the same shape, where a method asks for it.
+    Times are 0-d, or ``(batch, 1, ..., 1)``. ``w`` is W(t1) - W(t0), ``(batch, *noise)``; where a method asks for them
+    with its ``levy``, ``H`` and ``K`` are the space-time and space-time-time Levy areas, of the same shape, and
+    ``area`` the Levy areas between channels, ``(batch, m, m)`` (see :class:`sdesolve.brownian.levy.Increment`).
     """
 
     t0: Tensor
     t1: Tensor
     h: Tensor
     w: Tensor | None = None
+    H: Tensor | None = None
+    K: Tensor | None = None
     area: Tensor | None = None
 
 
@@ -58,7 +61,11 @@ class Method:
     error_order : order of the local error that ``error`` estimates (order of the lower solution + 1), or None: then
         only fixed steps can be taken.
     calculus, noise : what an SDE method solves.
-    uses : Brownian increments a step asks for, from ``"w"`` and ``"h"``.
+    levy : what a step asks for besides W: None; ``"space-time"``, H; ``"space-time-time"``, H and K;
+        ``"davie-foster"``, H and the areas between channels.
+    additive_only : the diffusion must not depend on y.
+    commutative_only : general noise must be commutative, or additive.
+    error_drift_evaluations, error_diffusion_evaluations : more of them a step, when ``error`` is asked for.
     drift_evaluations, diffusion_evaluations : a step.
     first_evaluations : drift evaluations of ``init``, once a solve.
     dense_evaluations : more drift evaluations a step, when ``dense`` is asked for.
@@ -76,9 +83,13 @@ class Method:
     error_order: float | None = None
     calculus: tuple[str, ...] = ()
     noise: tuple[str, ...] = ()
-    uses: tuple[str, ...] = ()
+    levy: str | None = None
+    additive_only: bool = False
+    commutative_only: bool = False
     drift_evaluations: int
     diffusion_evaluations: int = 0
+    error_drift_evaluations: int = 0
+    error_diffusion_evaluations: int = 0
     first_evaluations: int = 0
     dense_evaluations: int = 0
     has_dense: bool = False

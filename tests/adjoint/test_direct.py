@@ -59,13 +59,23 @@ def test_gradients_of_adaptive_steps_are_those_of_finite_differences_up_to_the_t
 
 
 @pytest.mark.parametrize("noise", ["diagonal", "scalar", "general"])
-@pytest.mark.parametrize("calculus", ["ito", "stratonovich", "ito by conversion", "stratonovich by conversion"])
-def test_gradients_of_sde_solves_are_those_of_finite_differences_on_a_fixed_path(noise, calculus):
+@pytest.mark.parametrize(
+    "calculus, method",
+    [
+        ("ito", "euler_maruyama"),
+        ("ito", None),
+        ("stratonovich", "heun"),
+        ("ito by conversion", "euler_maruyama"),
+        ("ito by conversion", None),
+        ("stratonovich by conversion", "heun"),
+    ],
+)
+def test_gradients_of_sde_solves_are_those_of_finite_differences_on_a_fixed_path(noise, calculus, method):
     def run(y0, a):
         kind, *convert = calculus.split(" by ")
         other = "stratonovich" if kind == "ito" else "ito"
         problem = sde(a, noise, other).to_calculus(kind) if convert else sde(a, noise, kind)
-        return ss.solve(problem, y0, TS, dt=0.2, seed=3).ys
+        return ss.solve(problem, y0, TS, dt=0.2, seed=3, method=method).ys
 
     assert gradcheck(run, inputs())
 
@@ -91,7 +101,7 @@ def test_gradients_of_ornstein_uhlenbeck_are_the_closed_forms_path_by_path(seed,
     path = ss.BrownianPath(seed, (4, 1), cell=h, dtype=F64)
     x, th, s = (torch.tensor(v, dtype=F64, requires_grad=True) for v in (1.5, theta, sigma))
     problem = ss.SDE(lambda t, y: -th * y, lambda t, y: s.expand(y.shape), additive=True)
-    end = ss.solve(problem, x.expand(4, 1), TS[[0, 2]], dt=h, brownian=path).ys[-1]
+    end = ss.solve(problem, x.expand(4, 1), TS[[0, 2]], dt=h, brownian=path, method="euler_maruyama").ys[-1]
     w, r, n = path.increments(0, steps)[..., 0], 1 - theta * h, torch.arange(steps, dtype=F64)
     power = (steps - 1 - n)[:, None]
     for i in range(4):
@@ -111,7 +121,8 @@ def test_gradients_of_geometric_brownian_motion_tend_to_the_closed_forms_path_by
     path = ss.BrownianPath(seed, (4, 1), cell=h, dtype=F64)
     m, s = (torch.tensor(v, dtype=F64, requires_grad=True) for v in (mu, sigma))
     problem = ss.SDE(lambda t, y: m * y, lambda t, y: s * y)
-    end = ss.solve(problem, torch.ones(4, 1, dtype=F64), TS[[0, 2]], dt=h, brownian=path).ys[-1]
+    y0 = torch.ones(4, 1, dtype=F64)
+    end = ss.solve(problem, y0, TS[[0, 2]], dt=h, brownian=path, method="euler_maruyama").ys[-1]
     w = path.increments(0, 32)
     z = 1 + mu * h + sigma * w
     dm, ds = torch.autograd.grad(end.sum(), (m, s))

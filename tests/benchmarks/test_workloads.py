@@ -44,7 +44,8 @@ def test_an_answer_that_is_off_by_a_tenth_is_wrong(workload: str) -> None:
 def test_euler_maruyama_moments_are_told_from_those_of_the_equation_with_other_noise() -> None:
     case = gbm.case(5_000, 16)
     sde = ss.SDE(lambda t, y: gbm.MU * y, lambda t, y: 1.1 * gbm.SIGMA * y)
-    y = ss.solve(sde, torch.ones(5_000, 1), torch.tensor([0.0, 1.0]), dt=1 / 16, seed=0).ys[-1]
+    y0, ts = torch.ones(5_000, 1), torch.tensor([0.0, 1.0])
+    y = ss.solve(sde, y0, ts, dt=1 / 16, seed=0, method="euler_maruyama").ys[-1]
     assert case.error(y) > case.tolerance
 
 

@@ -34,7 +34,7 @@ def along_seeds(seed, dtype=F64):
 
 def along_ticks(seed, dtype=F64):
     cells, ticks = torch.arange(COUNT) // 100, torch.arange(COUNT) % 100 * 2**24
-    return off_grid_normals(key_words(seed), torch.tensor([0]), 1, cells, ticks, dtype).flatten()
+    return off_grid_normals(key_words(seed), torch.tensor([0]), 1, cells, ticks, dtype)[0].flatten()
 
 
 SAMPLES = [along_cells, along_paths, along_channels, along_seeds, along_ticks]

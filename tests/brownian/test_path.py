@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sdesolve.brownian import BrownianPath
 from sdesolve.brownian import path as path_module
-from tests.brownian.reference import normal_of_cell
+from tests.brownian.reference import cell_triple, integrals, joined, normal_of_cell, w_h_k
 
 F32, F64 = torch.float32, torch.float64
 DTYPE = st.sampled_from([F32, F64])
@@ -123,9 +123,77 @@ def test_times_may_miss_a_boundary_by_rounding_only():
     assert torch.equal(path(torch.tensor(0.0), torch.tensor(0.7)), path(0.0, 0.7))
     assert torch.equal(path(torch.tensor(1000.1), torch.tensor(1000.3)), path(1000.1, 1000.3))
     assert torch.equal(path(0, torch.tensor(1)), path(0.0, 1.0))
-    for wrong in (0.05, 0.1001, 0.1 + 3e-7):
-        with pytest.raises(ValueError, match=r"cell = 0.1 from origin = 0.0.*nearest are"):
-            path(0.0, wrong)
+    for other in (0.05, 0.1001, 0.1 + 3e-7):  # these are within a cell
+        assert (path(0.0, other) != path(0.0, 0.1)).all()
+    assert (path(torch.tensor(0.0), torch.tensor(1000.05)) != path(0.0, 1000.1)).all()
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_times_within_a_cell_are_rounded_to_its_lattice(dtype):
+    path, tick = BrownianPath(0, (2,), cell=0.5, dtype=dtype), 2.0**-33
+    for time in (0.1, -0.3, 7.77, 0.5 + 20 * tick):
+        for off in (-0.49, 0.49):
+            near = round(time / tick) * tick
+            assert torch.equal(path(0.0, near + off * tick), path(0.0, near))
+        assert (path(0.0, near + tick) != path(0.0, near)).all() or dtype == F32
+    last = 0.5 - 0.4 * tick  # rounds to the next cell
+    assert torch.equal(path(0.0, last), path(0.0, 0.5)) and torch.equal(path(last, 0.75), path(0.5, 0.75))
+
+
+def test_float32_times_snap_to_a_boundary_within_their_own_rounding_only():
+    path = BrownianPath(0, (2,), cell=0.1)
+    near = torch.nextafter(torch.tensor(1000.1), torch.tensor(0.0))
+    assert torch.equal(path(0.0, near), path(0.0, 1000.1))
+    assert not torch.equal(path(0.0, float(near)), path(0.0, 1000.1))
+
+
+@pytest.mark.parametrize("levy", [None, "space-time", "space-time-time", "davie-foster"])
+@given(st.integers(0, 2**64 - 1), st.tuples(*[st.floats(-3, 3)] * 3))
+@settings(max_examples=25)
+def test_adjacent_increments_within_cells_add_up_and_read_backwards(levy, seed, times):
+    s, t, u = sorted(times)
+    path = BrownianPath(seed, (2, 2), cell=0.7, levy=levy, dtype=F64)
+    as_w = lambda inc: inc if levy is None else inc.w
+    torch.testing.assert_close(as_w(path(s, t)) + as_w(path(t, u)), as_w(path(s, u)), rtol=0, atol=1e-13)
+    assert torch.equal(as_w(path(u, s)), -as_w(path(s, u)))
+    assert torch.equal(as_w(path(t, t)), torch.zeros(2, 2, dtype=F64))
+    if levy is not None:
+        there, back = path(s, u), path(u, s)
+        assert torch.equal(there.H, back.H)
+        if levy == "space-time-time":
+            assert torch.equal(there.K, -back.K)
+
+
+def test_levy_areas_do_not_change_w():
+    plain = BrownianPath(0, (3, 2), cell=0.5)
+    for levy in ("space-time", "space-time-time", "davie-foster"):
+        path = BrownianPath(0, (3, 2), cell=0.5, levy=levy)
+        for s, t in ((0.0, 2.0), (0.1, 0.2), (0.1, 1.7)):
+            assert torch.equal(path(s, t).w, plain(s, t))
+        assert torch.equal(path.increments(-2, 5).w, plain.increments(-2, 5))
+
+
+@given(st.integers(0, 1000), st.integers(-9, 9), st.integers(1, 300))
+def test_h_and_k_of_a_run_of_cells_are_the_integrals_over_the_path_through_them(seed, first, count):
+    path = BrownianPath(seed, (1,), cell=0.5, levy="space-time-time", dtype=F64)
+    total, length = (0.0, 0.0, 0.0), 0.0
+    for cell in range(first, first + count):
+        total = joined(total, length, integrals(cell_triple(seed, 0, 0, cell), 0.5), 0.5)
+        length += 0.5
+    found = path(0.5 * first, 0.5 * (first + count))
+    expected = w_h_k(total, length)
+    assert [x.item() for x in found[:3]] == [pytest.approx(x, abs=1e-12 * length) for x in expected]
+
+
+def test_whole_cells_reach_to_two_to_the_33_and_times_within_cells_to_two_to_the_31():
+    path = BrownianPath(0, (2,), cell=1.0, dtype=F64)
+    for cell in (2**31, -(2**31), 2**32 + 5, 2**33 - 2):
+        assert torch.equal(path(float(cell), cell + 1.0), path.increments(cell, 1)[0])
+    for start in (2.0**31 - 9, -(2.0**31) + 9, 1.7e9):
+        parts = path(start, start + 0.5) + path(start + 0.5, start + 1)
+        torch.testing.assert_close(parts, path(start, start + 1), rtol=0, atol=1e-15)
+    with pytest.raises(ValueError, match=r"t: got .*within 2\*\*31 - 1 cells"):
+        path(0.0, 2.0**31 + 0.5)
 
 
 def test_shapes_of_trajectories_and_channels():
@@ -190,8 +258,12 @@ def test_global_random_state_is_neither_read_nor_changed():
         ({"paths": torch.zeros(2, 1, dtype=torch.int64)}, "one-dimensional"),
         ({"paths": [True, False]}, "paths: got"),
         (
-            {"levy": "space-time"},
-            "levy: got 'space-time'; accepted is None. Levy areas are not available yet",
+            {"levy": "time-space"},
+            "levy: got 'time-space'; accepted is None, 'space-time', 'space-time-time', 'davie-foster'",
+        ),
+        (
+            {"levy": "davie-foster"},
+            r"levy: got 'davie-foster' for shape \(2,\); accepted is .* for shapes \(batch, m\)",
         ),
         ({"dtype": torch.float16}, "dtype: got torch.float16; accepted is torch.float32 or torch.float64"),
         ({"dtype": torch.int64}, "dtype: got"),
@@ -205,8 +277,6 @@ def test_arguments_out_of_range_are_named(arguments, text):
 def test_queries_out_of_range_are_named():
     path = BrownianPath(0, (2,), cell=0.25)
     for query, text in [
-        (lambda: path(0.0, 0.3), r"t: got 0.3; accepted is multiples.*The nearest are 0.25 and 0.5"),
-        (lambda: path(0.1, 0.5), "s: got 0.1"),
         (lambda: path(0.0, math.nan), "t: got nan"),
         (lambda: path(-math.inf, 0.0), "s: got -inf"),
         (lambda: path(0.0, 1e12), r"t: got 1000000000000.0; accepted is a time within 2\*\*33 cells"),

@@ -29,7 +29,8 @@ def test_compiled_euler_maruyama_follows_the_eager_path_for_every_seed_and_step(
     ]
     for ts, dt, seed, paths in cases:
         ids = None if paths is None else list(paths)
-        compiled, eager = (ss.solve(sde, y0, ts, dt=dt, seed=seed, paths=ids, compile=c) for c in (True, False))
+        how = {"dt": dt, "seed": seed, "paths": ids, "method": "euler_maruyama"}
+        compiled, eager = (ss.solve(sde, y0, ts, **how, compile=c) for c in (True, False))
         # logarithms and cosines of the normals may differ in the last bits, by 5e-7 at most
         torch.testing.assert_close(compiled.ys, eager.ys, rtol=1e-5, atol=1e-5)
         assert torch.equal(compiled.stats.steps, eager.stats.steps)

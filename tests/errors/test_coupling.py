@@ -24,7 +24,7 @@ def test_coupled_trajectories_are_refused_with_both_remedies(f):
     with pytest.raises(CoupledTrajectoriesError) as caught:
         ss.solve(ss.ODE(f), start(), TS)
     text = str(caught.value)
-    assert "f: the derivative of one trajectory changes with another's state" in text
+    assert "f: the value for one trajectory changes with another's state" in text
     assert "batched=False" in text
     assert "shared_steps=True" in text
 
@@ -38,6 +38,71 @@ def test_the_remedies_for_coupled_trajectories_agree(f):
     assert one.shape == shared.shape == fixed.shape == (2, 4, 2)
     torch.testing.assert_close(one, fixed, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(shared, fixed, rtol=1e-4, atol=1e-5)
+
+
+#: diffusions of an SDE, by its noise
+COUPLED_NOISE = {
+    "diagonal": lambda t, y: 0.3 * y.mean(0).expand_as(y),
+    "scalar": lambda t, y: 0.3 * y.roll(1, 0),
+    "general": lambda t, y: torch.stack([0.3 * y.flip(0), 0.1 * torch.ones_like(y)], -1),
+}
+CALCULI = pytest.mark.parametrize("calculus", ["ito", "stratonovich"])
+
+
+def decay(noise, calculus="ito", **facts):
+    """With noise that couples the trajectories; commutative, so that there are methods of either calculus."""
+    facts = {"noise": noise, "calculus": calculus, "commutative": noise == "general", **facts}
+    return ss.SDE(lambda t, y: -y, COUPLED_NOISE[noise], **facts)
+
+
+@CALCULI
+@pytest.mark.parametrize("noise", COUPLED_NOISE)
+def test_a_coupled_diffusion_is_refused_where_trajectories_have_steps_of_their_own(noise, calculus):
+    method = "milstein" if (noise, calculus) == ("general", "ito") else None
+    with pytest.raises(CoupledTrajectoriesError) as caught:
+        ss.solve(decay(noise, calculus), start(), TS, rtol=1e-2, seed=0, method=method)
+    text = str(caught.value)
+    assert "diffusion: the value for one trajectory changes with another's state" in text
+    assert "batched=False" in text
+    assert "shared_steps=True" in text
+
+
+@pytest.mark.parametrize("noise", COUPLED_NOISE)
+def test_the_remedies_for_a_coupled_diffusion_are_accepted(noise):
+    method = "milstein" if noise == "general" else None
+    solve = lambda sde, **options: ss.solve(sde, start(), TS, seed=0, method=method, **options)
+    for solution in (
+        solve(decay(noise), rtol=1e-2, shared_steps=True),
+        solve(decay(noise, batched=False), rtol=1e-2),
+        solve(decay(noise), dt=0.1),
+    ):
+        assert solution.success.all() and solution.ys.shape == (2, 4, 2)
+
+
+def test_a_coupled_drift_of_an_sde_is_refused_and_shared_steps_give_what_fixed_steps_do():
+    """dX_i = (mean X - X_i) dt + 0.3 dW_i."""
+    sde = ss.SDE(COUPLED["mean"], lambda t, y: 0.3, additive=True)
+    y0 = start().double()
+    path = ss.BrownianPath(0, (4, 2), cell=0.3, dtype=torch.float64)
+    with pytest.raises(CoupledTrajectoriesError, match="drift: the value for one trajectory changes"):
+        ss.solve(sde, y0, TS, rtol=1e-4, atol=1e-4, brownian=path)
+    shared = ss.solve(sde, y0, TS, rtol=1e-5, atol=1e-5, brownian=path, shared_steps=True).ys
+    fixed = ss.solve(sde, y0, TS, dt=0.001, brownian=path).ys
+    torch.testing.assert_close(shared, fixed, rtol=1e-3, atol=1e-3)
+
+
+@CALCULI
+def test_noise_with_parameters_of_each_trajectorys_own_or_that_all_share_is_not_coupled(calculus):
+    rate = torch.tensor([[0.1], [0.2], [0.3], [0.4]])
+    for g in (lambda t, y: rate * y, lambda t, y: 0.3, lambda t, y: torch.tensor([0.1, 0.2]), lambda t, y: rate):
+        sde = ss.SDE(lambda t, y: -rate * y, g, calculus=calculus)
+        assert ss.solve(sde, start(), TS, rtol=1e-2, atol=1e-2, seed=0).success.all()
+
+
+def test_a_random_diffusion_is_told_from_a_coupled_one():
+    sde = ss.SDE(lambda t, y: -y, lambda t, y: torch.randn_like(y))
+    with pytest.raises(CoupledTrajectoriesError, match="diffusion: two evaluations at the same t and y differ"):
+        ss.solve(sde, start(), TS, rtol=1e-2, seed=0)
 
 
 def test_one_trajectory_has_nobody_to_be_coupled_with():

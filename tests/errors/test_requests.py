@@ -104,15 +104,55 @@ def test_many_times_are_shown_shortened():
 
 
 @cases(
-    sde=(SDE, {}, "neither dt nor tolerances", "'euler_maruyama'", "dt=0.01"),
+    sde=(SDE, {}, "dt: got neither dt nor tolerances", "'sosri'", "dt=0.01", "rtol=1e-2"),
+    euler=(SDE, {"method": "euler_maruyama"}, "neither dt nor tolerances", "'euler_maruyama'", "dt=0.01"),
     rk4=(ODE, {"method": "rk4"}, "neither dt nor tolerances", "'rk4'", "dt=0.01"),
-    sde_with_tolerance=(SDE, {"rtol": 1e-3}, "'euler_maruyama', which has no error estimate", "dt="),
+    euler_with_tolerance=(
+        SDE,
+        {"rtol": 1e-3, "method": "euler_maruyama"},
+        "'euler_maruyama', which has no error estimate",
+        "Adaptive are: milstein, sriw1, sosri; or",
+        "dt=",
+    ),
+    euler_by_default=(ss.SDE(never, never, noise="general"), {"atol": 1e-3}, "'euler_maruyama', which has no", "dt="),
+    euler_with_controller=(
+        STRATONOVICH.to_calculus("ito"),
+        {"method": "euler_maruyama", "controller": ss.PID()},
+        "'euler_maruyama', which has no error estimate",
+        "dt=",
+    ),
     rk4_with_tolerance=(ODE, {"method": "rk4", "atol": 1e-3}, "'rk4', which has no error estimate", "tsit5", "dt="),
     rk4_with_controller=(ODE, {"method": "rk4", "controller": ss.PID()}, "no error estimate", "dopri5", "dt="),
 )
 def test_steps_that_nothing_says_how_to_choose_are_refused(case):
     problem, options, *fragments = case
     refused(ValueError, lambda: ss.solve(problem, Y, TS, **options), *fragments)
+
+
+NOISES = {
+    "milstein": SDE,
+    "sriw1": SDE,
+    "sosri": ss.SDE(never, never, noise="scalar"),
+    "heun": STRATONOVICH,
+    "sra1": ss.SDE(never, never, additive=True),
+    "sosra": ss.SDE(never, never, noise="general", additive=True),
+}
+
+
+@pytest.mark.parametrize("method", NOISES)
+def test_a_method_that_could_adapt_is_not_left_to_guess_how_accurate_an_sde_should_be(method):
+    solve = lambda **options: ss.solve(NOISES[method], Y, TS, method=method, **options)
+    wanted = "dt: got neither dt nor tolerances", repr(method), "dt=, the length of a step, or rtol= and atol="
+    refused(ValueError, solve, *wanted)
+    refused(ValueError, lambda: solve(shared_steps=True, max_steps=10), *wanted)
+    for options in ({"dt": 0.1}, {"rtol": 0.1}, {"atol": 0.1}, {"controller": ss.PID()}):
+        with pytest.raises(AssertionError, match="before the function is called"):
+            solve(**options)
+
+
+def test_both_remedies_for_steps_that_nothing_says_how_to_choose_work():
+    for options in ({"dt": 0.01}, {"rtol": 1e-2, "atol": 1e-3}):
+        assert ss.solve(DECAY, Y, TS, seed=0, **options).success.all()
 
 
 @cases(
@@ -210,7 +250,7 @@ class DiagonalOnly(ss.methods.Method):
     """Claims to solve diagonal noise alone."""
 
     name, problem, order = "diagonal_only", "sde", 0.5
-    calculus, noise, uses = ("ito",), ("diagonal",), ("w",)
+    calculus, noise = ("ito",), ("diagonal",)
     drift_evaluations = diffusion_evaluations = 1
 
 
@@ -279,7 +319,8 @@ def test_a_function_that_is_not_wrapped_is_refused(problem):
     max_steps_zero=(ODE, {"max_steps": 0}, "max_steps: got 0", "a positive int"),
     max_steps_float=(ODE, {"max_steps": 1e3}, "max_steps: got 1000.0", "a positive int"),
     max_steps_few=(ODE, {"dt": 0.01, "max_steps": 10}, "max_steps: got 10", "dt = 0.01 needs 100 steps"),
-    dense_sde=(SDE, {"dt": 0.1, "dense": True}, "dense: got True", "'euler_maruyama'", "ODE methods"),
+    dense_sde=(SDE, {"dt": 0.1, "dense": True}, "dense: got True", "'sosri'", "ODE methods"),
+    dense_adaptive_sde=(SDE, {"rtol": 0.1, "dense": True}, "dense: got True", "'sosri'", "ODE methods"),
     dense_backsolve=(ODE, {"dense": True, "adjoint": "backsolve"}, "dense", "adjoint='backsolve'", "adjoint='direct'"),
 )
 def test_a_wrong_option_is_refused(case):
@@ -328,9 +369,16 @@ def test_wrong_trajectory_ids_are_refused(case):
 @cases(
     shape=(DECAY, {"brownian": path((3, 1))}, ValueError, "a path of shape (3, 1)", "shape (3, 2)"),
     dtype=(DECAY, {"brownian": path(dtype=torch.float64)}, ValueError, "torch.float64", "torch.float32"),
-    cell=(DECAY, {"brownian": path(cell=0.07)}, ValueError, "cells of 0.07", "t = 0.1", "Choose dt and ts"),
-    coarse_cell=(DECAY, {"brownian": path(cell=0.5)}, ValueError, "cells of 0.5", "smaller cell"),
-    origin=(DECAY, {"brownian": path(origin=0.03)}, ValueError, "from 0.03", "t = 0.0"),
+    far=(DECAY, {"brownian": path(origin=1e9)}, ValueError, "time: got", "cells of length 0.1 of origin = 10000000"),
+    far_adaptive=(
+        DECAY,
+        {"brownian": path(cell=1e-10), "rtol": 0.1},
+        ValueError,
+        "time: got",
+        "cells of length 1e-10 of origin = 0.0",
+        "larger cells",
+    ),
+    shape_adaptive=(DECAY, {"brownian": path((3, 1)), "rtol": 0.1}, ValueError, "of shape (3, 1)", "shape (3, 2)"),
     tensor=(SDE, {"brownian": Y}, TypeError, "brownian: got Tensor", "ss.BrownianPath"),
     with_seed=(SDE, {"brownian": path(), "seed": 1}, ValueError, "seed: got 1 beside brownian=", "first argument"),
     with_paths=(SDE, {"brownian": path(), "paths": [4, 5, 6]}, ValueError, "paths: got [4, 5, 6] beside brownian="),

@@ -150,7 +150,8 @@ def test_paths_that_leave_the_region_of_a_root_do_not_spoil_the_others():
         theta = torch.tensor(1.6, dtype=torch.float64, requires_grad=True)
         sde = ss.SDE(lambda t, y: 0 * y, lambda t, y: theta * torch.sqrt(y))
         y0 = torch.ones(len(paths), 1, dtype=torch.float64)
-        solution = ss.solve(sde, y0, ts, dt=0.02, seed=0, paths=paths, on_failure="return")
+        how = {"dt": 0.02, "seed": 0, "paths": paths, "method": "euler_maruyama"}
+        solution = ss.solve(sde, y0, ts, **how, on_failure="return")
         return solution, *torch.autograd.grad(solution.ys[-1, solution.success].sum(), theta)
 
     together, gradient = run(list(range(40)))

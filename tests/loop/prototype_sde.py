@@ -8,6 +8,7 @@ Reis & Strange 2210.17543, (5.8)):  y_1 = y + f(y + g (W/2 + H)) h + g W,  with 
 import torch
 from torch import Tensor
 
+from sdesolve.brownian.levy import Increment
 from sdesolve.clock import ClockState, Proposal
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.system import System
@@ -60,24 +61,24 @@ class TablePath:
         # int W over a tick = tick (W_left + w/2 + h)
         self.integral = torch.cat([zero, (self.tick * (self.path[:-1] + w / 2 + h)).cumsum(0)])
 
-    def __call__(self, proposal: Proposal) -> tuple[Tensor, Tensor]:
+    def __call__(self, proposal: Proposal) -> Increment:
         start, end = proposal.ticket
         at = lambda table, k: table.gather(0, k[None])[0]
         left = at(self.path, start)
         w, area = at(self.path, end) - left, at(self.integral, end) - at(self.integral, start)
         length = proposal.h.clamp(min=self.tick)
         bridge = area / length - left - w / 2
-        return w[:, None], torch.where(proposal.h > 0, bridge, 0.0)[:, None]
+        return Increment(w[:, None], torch.where(proposal.h > 0, bridge, 0.0)[:, None])
 
 
 class ShiftedEuler(Method):
     name, problem, source = "shifted_euler", "sde", "Foster, dos Reis & Strange 2210.17543, (5.8)"
     order, error_order = 1.0, 1.5
-    calculus, noise, uses = ("ito",), ("diagonal",), ("w", "h")
+    calculus, noise, levy = ("ito",), ("diagonal",), "space-time"
     drift_evaluations, diffusion_evaluations = 2, 1
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
-        y, w, area = state.y, inc.w, inc.area
+        y, w, area = state.y, inc.w, inc.H
         assert w is not None and area is not None
         g = system.diffusion(inc.t0, y)
         plain, shifted = system.drift(inc.t0, y), system.drift(inc.t0, y + g * (0.5 * w + area))

@@ -108,10 +108,10 @@ def test_an_adaptive_sde_step_uses_w_and_h_on_integer_times_and_sees_the_same_pa
     seen = []
 
     def noise(proposal):
-        w, area = path(proposal)
+        increment = path(proposal)
         if not compile:
-            seen.append((proposal.ticket, w))
-        return w, area
+            seen.append((proposal.ticket, increment.w))
+        return increment
 
     system, clock = System(sde, spec), LatticeClock(lanes, units, ticks)
     loop = Loop(system, ShiftedEuler(), clock, PID(1e-3, 1e-3, p=0.1, i=0.3), noise=noise)

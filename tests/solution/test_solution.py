@@ -179,7 +179,8 @@ def xarray(monkeypatch):
 
 
 def test_to_xarray_has_time_path_and_the_dimensions_of_the_state(xarray):
-    solution = ss.solve(NOISY, torch.ones(3, 2, requires_grad=True), TS, dt=0.1, seed=0, paths=[4, 5, 6])
+    y0 = torch.ones(3, 2, requires_grad=True)
+    solution = ss.solve(NOISY, y0, TS, dt=0.1, seed=0, paths=[4, 5, 6], method="euler_maruyama")
     dataset = solution.to_xarray()
     assert dict(dataset.sizes) == {"time": 4, "path": 3, "y_0": 2}
     assert np.asarray(dataset.coords["path"]).tolist() == [4, 5, 6]

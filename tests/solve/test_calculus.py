@@ -27,17 +27,18 @@ def test_the_sums_of_w_dw_telescope(seed, steps):
     path = ss.BrownianPath(seed, (6, 1), cell=1 / steps, dtype=F64)
     dw, y0 = path.increments(0, steps)[..., 0], torch.zeros(6, 2, dtype=F64)
     w = dw.sum(0)
-    ito = ss.solve(w_dw("ito"), y0, unit, dt=1 / steps, brownian=path).ys[-1]
+    ito = ss.solve(w_dw("ito"), y0, unit, dt=1 / steps, brownian=path, method="euler_maruyama").ys[-1]
     assert torch.allclose(ito, torch.stack([w, (w * w - (dw * dw).sum(0)) / 2], -1), atol=1e-12)
-    stratonovich = ss.solve(w_dw("stratonovich"), y0, unit, dt=1 / steps, brownian=path).ys[-1]
+    stratonovich = ss.solve(w_dw("stratonovich"), y0, unit, dt=1 / steps, brownian=path, method="heun").ys[-1]
     assert torch.allclose(stratonovich, torch.stack([w, w * w / 2], -1), atol=1e-12)
 
 
 def test_the_ito_integral_of_w_dw_tends_to_half_of_w_squared_minus_t():
-    """The difference has mean 0 and variance T dt / 2."""
+    """For the sums of Euler-Maruyama the difference has mean 0 and variance T dt / 2."""
     n = 20_000
+    y0 = torch.zeros(n, 2, dtype=F64)
     for steps in (16, 128):
-        y = ss.solve(w_dw("ito"), torch.zeros(n, 2, dtype=F64), unit, dt=1 / steps, seed=2).ys[-1]
+        y = ss.solve(w_dw("ito"), y0, unit, dt=1 / steps, seed=2, method="euler_maruyama").ys[-1]
         gap = y[:, 1] - (y[:, 0] ** 2 - 1) / 2
         deviation = math.sqrt(1 / steps / 2)
         assert abs(float(gap.mean())) < 5 * deviation / math.sqrt(n)
@@ -89,8 +90,8 @@ def test_euler_maruyama_and_heun_meet_on_the_path_as_dt_falls(noise, source, vec
             ss.SDE(sde.drift, sde.diffusion, noise=noise, vectorize=vectorize),
             ss.SDE(sde.drift, sde.diffusion, noise=noise, vectorize=vectorize, calculus="stratonovich"),
         )  # fmt: skip
-        a = ss.solve(ito, y0, unit, dt=dt, brownian=path).ys[-1]
-        b = ss.solve(strato, y0, unit, dt=dt, brownian=path).ys[-1]
+        a = ss.solve(ito, y0, unit, dt=dt, brownian=path, method="euler_maruyama").ys[-1]
+        b = ss.solve(strato, y0, unit, dt=dt, brownian=path, method="heun").ys[-1]
         return float((a - b).square().mean().sqrt())
 
     coarse, fine = gap(2.0**-4), gap(2.0**-8)
@@ -105,7 +106,7 @@ def test_geometric_brownian_motion_in_stratonovich_form_loses_half_of_b_squared(
     y = torch.tensor([[1.5]], dtype=F64)
     assert torch.allclose(sde.drift(torch.tensor(0.0), y), (a - b * b / 2) * y, atol=1e-14)
     path = ss.BrownianPath(0, (50, 1), cell=2.0**-7, dtype=F64)
-    sol = ss.solve(sde, y.expand(50, 1), unit, dt=2.0**-7, brownian=path).ys[-1]
+    sol = ss.solve(sde, y.expand(50, 1), unit, dt=2.0**-7, brownian=path, method="heun").ys[-1]
     exact = 1.5 * torch.exp(a - b * b / 2 + b * path(0.0, 1.0))
     # heun: an error of order dt times a random number of deviation below |z|^3 / 6 summed over steps
     assert (sol / exact - 1).abs().max() < 6 * (abs(a) + b) ** 3 * 2.0**-7

@@ -55,11 +55,16 @@ def test_a_trajectory_of_an_ode_is_bitwise_the_same_alone_in_8_and_in_1000(dtype
 
 @both
 @pytest.mark.parametrize("noise", ["diagonal", "scalar", "general"])
-@pytest.mark.parametrize("calculus", ["ito", "stratonovich"])
-def test_a_trajectory_of_an_sde_is_bitwise_the_same_alone_in_8_and_in_1000(dtype, noise, calculus):
+@pytest.mark.parametrize(
+    "calculus, method",
+    [("ito", "euler_maruyama"), ("ito", None), ("stratonovich", "heun")],
+    ids=["euler_maruyama", "ito default", "heun"],
+)
+def test_a_trajectory_of_an_sde_is_bitwise_the_same_alone_in_8_and_in_1000(dtype, noise, calculus, method):
     sde = itos(noise).to_calculus(calculus)
     y0, ids = starts(0, 1000, 3, dtype=dtype), torch.randperm(10**6, generator=torch.Generator().manual_seed(1))[:1000]
-    run = lambda rows: ss.solve(sde, y0[rows], torch.linspace(0, 1, 4, dtype=dtype), dt=0.1, seed=5, paths=ids[rows]).ys
+    ts = torch.linspace(0, 1, 4, dtype=dtype)
+    run = lambda rows: ss.solve(sde, y0[rows], ts, dt=0.1, seed=5, paths=ids[rows], method=method).ys
     ys = run(slice(None))
     assert torch.isfinite(ys).all()
     for first in (0, 501, 992):

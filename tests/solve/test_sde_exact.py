@@ -39,7 +39,7 @@ STEPS = [2.0**-k for k in (3, 4, 5, 6, 7)]
 PATHS = 2000
 
 
-def measured(sde, y0, exact, channels=(1,), method=None):
+def measured(method, sde, y0, exact, channels=(1,)):
     start = torch.as_tensor(y0, dtype=F64).expand(PATHS, -1)
     solve = lambda dt, path: ss.solve(sde, start, unit, dt=dt, brownian=path, method=method).ys[-1]
     errors = strong_errors(solve, exact, STEPS, PATHS, channels)
@@ -52,7 +52,7 @@ BEND = 0.06
 
 def test_euler_maruyama_strong_order_is_one_half_for_multiplicative_noise():
     sde = ss.SDE(lambda t, y: 0.5 * y, lambda t, y: 0.8 * y)
-    slope, error = measured(sde, [1.0], lambda w: torch.exp((0.5 - 0.32) + 0.8 * w))
+    slope, error = measured("euler_maruyama", sde, [1.0], lambda w: torch.exp((0.5 - 0.32) + 0.8 * w))
     assert abs(slope - 0.5) < BEND + 2 * error, slope
 
 
@@ -61,13 +61,13 @@ def test_euler_maruyama_strong_order_is_one_for_additive_noise():
     sde = ss.SDE(
         lambda t, y: 0.5 / (1 + t).sqrt() - y / (2 * (1 + t)), lambda t, y: 0.4 / (1 + t).sqrt(), additive=True
     )
-    slope, error = measured(sde, [1.0], lambda w: (1 + 0.5 + 0.4 * w) / math.sqrt(2))
+    slope, error = measured("euler_maruyama", sde, [1.0], lambda w: (1 + 0.5 + 0.4 * w) / math.sqrt(2))
     assert abs(slope - 1.0) < BEND + 2 * error, slope
 
 
 def test_heun_strong_order_is_one_for_diagonal_noise():
     sde = ss.SDE(lambda t, y: 0.3 * y, lambda t, y: 0.8 * y, calculus="stratonovich")
-    slope, error = measured(sde, [1.0], lambda w: torch.exp(0.3 + 0.8 * w))
+    slope, error = measured("heun", sde, [1.0], lambda w: torch.exp(0.3 + 0.8 * w))
     assert abs(slope - 1.0) < BEND + 2 * error, slope
 
 
@@ -78,7 +78,7 @@ def test_heun_strong_order_is_one_for_nonlinear_scalar_noise():
     )
     start = 1.0
     exact = lambda w: 2 * torch.atan(math.tan(start / 2) * torch.exp(-0.75 + w))
-    slope, error = measured(sde, [start], exact)
+    slope, error = measured("heun", sde, [start], exact)
     assert abs(slope - 1.0) < BEND + 2 * error, slope
 
 
@@ -95,13 +95,13 @@ def spiralled(w, drift):
 
 def test_heun_strong_order_is_one_for_commutative_general_noise():
     sde = ss.SDE(lambda t, y: 0.2 * y, spiral, noise="general", commutative=True, calculus="stratonovich")
-    slope, error = measured(sde, [1.0, 0.0], lambda w: spiralled(w, 0.2), (2,))
+    slope, error = measured("heun", sde, [1.0, 0.0], lambda w: spiralled(w, 0.2), (2,))
     assert abs(slope - 1.0) < BEND + 2 * error, slope
 
 
 def test_euler_maruyama_strong_order_is_one_half_for_general_noise():
     sde = ss.SDE(lambda t, y: 0.2 * y, spiral, noise="general", calculus="stratonovich").to_calculus("ito")
-    slope, error = measured(sde, [1.0, 0.0], lambda w: spiralled(w, 0.2), (2,))
+    slope, error = measured("euler_maruyama", sde, [1.0, 0.0], lambda w: spiralled(w, 0.2), (2,))
     assert abs(slope - 0.5) < BEND + 2 * error, slope
 
 
@@ -117,7 +117,7 @@ def test_heun_strong_order_is_one_half_for_noise_that_does_not_commute():
     )
     y0 = torch.zeros(PATHS, 2, dtype=F64)
     path = ss.BrownianPath(0, (PATHS, 2), cell=2.0**-10, dtype=F64)
-    solve = lambda dt: ss.solve(sde, y0, unit, dt=dt, brownian=path).ys[-1]
+    solve = lambda dt: ss.solve(sde, y0, unit, dt=dt, brownian=path, method="heun").ys[-1]
     fine = solve(2.0**-10)
     for dt in (2.0**-3, 2.0**-5, 2.0**-7):
         # over a step: Var = h^2 / 4 for the Levy area; what the fine solve lacks is independent of what it has
@@ -133,7 +133,7 @@ def test_euler_maruyama_of_ornstein_uhlenbeck_is_a_sum_over_the_increments(seed,
     path = ss.BrownianPath(seed, (5, 2), cell=h, dtype=F64)
     sde = ss.SDE(lambda t, y: -theta * y, lambda t, y: sigma, additive=True)
     y0 = torch.linspace(-1, 1, 10, dtype=F64).reshape(5, 2)
-    sol = ss.solve(sde, y0, unit, dt=h, brownian=path)
+    sol = ss.solve(sde, y0, unit, dt=h, brownian=path, method="euler_maruyama")
     decay = (1 - theta * h) ** torch.arange(steps - 1, -1, -1, dtype=F64)
     wanted = (1 - theta * h) ** steps * y0 + sigma * torch.einsum("n,nbc->bc", decay, path.increments(0, steps))
     assert torch.allclose(sol.ys[-1], wanted, rtol=1e-11, atol=1e-11 * max(1.0, abs(1 - theta * h)) ** steps)
@@ -146,11 +146,12 @@ def test_euler_maruyama_and_heun_of_geometric_brownian_motion_are_products_over_
     path = ss.BrownianPath(seed, (5, 2), cell=h, dtype=F64)
     w = path.increments(0, steps)
     y0 = torch.linspace(-1, 1, 10, dtype=F64).reshape(5, 2)
-    ito = ss.solve(ss.SDE(lambda t, y: a * y, lambda t, y: b * y), y0, unit, dt=h, brownian=path).ys[-1]
+    sde = ss.SDE(lambda t, y: a * y, lambda t, y: b * y)
+    ito = ss.solve(sde, y0, unit, dt=h, brownian=path, method="euler_maruyama").ys[-1]
     assert torch.allclose(ito, y0 * (1 + a * h + b * w).prod(0), rtol=1e-11, atol=1e-12)
     sde = ss.SDE(lambda t, y: a * y, lambda t, y: b * y, calculus="stratonovich")
     z = a * h + b * w
-    heun = ss.solve(sde, y0, unit, dt=h, brownian=path).ys[-1]
+    heun = ss.solve(sde, y0, unit, dt=h, brownian=path, method="heun").ys[-1]
     assert torch.allclose(heun, y0 * (1 + z + z * z / 2).prod(0), rtol=1e-11, atol=1e-12)
 
 
@@ -158,7 +159,8 @@ def test_moments_of_ornstein_uhlenbeck_are_those_of_the_recursion():
     """Euler-Maruyama's own mean and variance, exact for every dt, within 5 standard errors; no path is given."""
     n, theta, sigma, steps = 20_000, 1.5, 0.8, 20
     sde = ss.SDE(lambda t, y: -theta * y, lambda t, y: sigma * torch.ones_like(y), additive=True)
-    y = ss.solve(sde, torch.full((n, 1), 2.0, dtype=F64), unit, dt=1 / steps, seed=11).ys[-1]
+    y0 = torch.full((n, 1), 2.0, dtype=F64)
+    y = ss.solve(sde, y0, unit, dt=1 / steps, seed=11, method="euler_maruyama").ys[-1]
     r = 1 - theta / steps
     variance = sigma**2 / steps * (1 - r ** (2 * steps)) / (1 - r * r)
     assert abs(float(y.mean()) - 2 * r**steps) < 5 * math.sqrt(variance / n)

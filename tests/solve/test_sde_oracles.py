@@ -10,6 +10,8 @@ import sdesolve as ss
 
 F64 = torch.float64
 seeds = st.integers(0, 2**64 - 1)
+#: the steps of 1/8; half of them; some that they are not multiples of; longer than any solve
+CELLS = [0.125, 0.0625, 0.05, 0.3, 7.0]
 NOISES = {
     "diagonal": (lambda t, y: 0.5 * torch.cos(y) + t, (3,)),
     "scalar": (lambda t, y: 0.5 * torch.cos(y) + t, (1,)),
@@ -48,18 +50,20 @@ def calculus_of(method):
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("method", ["euler_maruyama", "heun"])
 @settings(max_examples=10)
-@given(seed=seeds, steps=st.integers(1, 20), start=st.integers(-8, 8), own_path=st.booleans())
-def test_a_solve_is_the_loop_that_one_would_write(noise, method, seed, steps, start, own_path):
-    """Also without brownian=, where the path is that of the seed with the steps as its cells."""
+@given(seed=seeds, steps=st.integers(1, 20), start=st.integers(-8, 8), cell=st.sampled_from([None, *CELLS]))
+def test_a_solve_is_the_loop_that_one_would_write(noise, method, seed, steps, start, cell):
+    """Along a path whose cells may lie as they like; and without brownian=, where it is that of the seed with the steps
+    as its cells."""
     g, channels = NOISES[noise]
     h, t0 = 0.125, start * 0.125
     y0 = torch.linspace(-1, 1, 12, dtype=F64).reshape(4, 3)
-    path = ss.BrownianPath(seed, (4, *channels), cell=h, dtype=F64)
+    path = ss.BrownianPath(seed, (4, *channels), cell=h if cell is None else cell, dtype=F64)
     ts = t0 + h * torch.arange(steps + 1, dtype=F64)
     sde = ss.SDE(drift, g, noise=noise, calculus=calculus_of(method))
-    how = {"seed": seed} if own_path else {"brownian": path}
+    how = {"seed": seed} if cell is None else {"brownian": path}
     sol = ss.solve(sde, y0, ts, dt=h, method=method, **how)
-    wanted = by_hand(noise, y0, t0, h, path.increments(start, steps), method)
+    increments = [path(t0 + n * h, t0 + (n + 1) * h) for n in range(steps)]
+    wanted = by_hand(noise, y0, t0, h, increments, method)
     assert torch.allclose(sol.ys, wanted, rtol=1e-11, atol=1e-11)
 
 
@@ -83,9 +87,10 @@ class Same(torchsde._brownian.BaseBrownian):
     levy_area_approximation = "none"
 
 
+@pytest.mark.parametrize("cell", [1 / 64, 0.3], ids=["whole cells", "cut cells"])
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("method", ["euler_maruyama", "heun"])
-def test_torchsde_gives_the_same_numbers_along_the_same_path(noise, method):
+def test_torchsde_gives_the_same_numbers_along_the_same_path(noise, method, cell):
     g, channels = NOISES[noise]
 
     class Theirs(torch.nn.Module):
@@ -99,7 +104,7 @@ def test_torchsde_gives_the_same_numbers_along_the_same_path(noise, method):
 
     y0 = torch.linspace(-1, 1, 30, dtype=F64).reshape(10, 3)
     ts = torch.linspace(0, 1, 5, dtype=F64)
-    path = ss.BrownianPath(7, (10, *channels), cell=1 / 64, dtype=F64)
+    path = ss.BrownianPath(7, (10, *channels), cell=cell, dtype=F64)
     sde = ss.SDE(drift, g, noise=noise, calculus=calculus_of(method))
     ours = ss.solve(sde, y0, ts, dt=1 / 32, brownian=path, method=method).ys
     name = "euler" if method == "euler_maruyama" else "heun"
@@ -121,7 +126,8 @@ def test_torchsde_gives_the_same_law_with_noise_of_its_own():
             return 0.5 * torch.cos(y)
 
     y0, ts = torch.full((n, 1), 0.5, dtype=F64), torch.tensor([0.0, 1.0], dtype=F64)
-    ours = ss.solve(ss.SDE(Theirs().f, Theirs().g), y0, ts, dt=1 / 16, seed=0).ys[-1]
+    sde = ss.SDE(Theirs().f, Theirs().g)
+    ours = ss.solve(sde, y0, ts, dt=1 / 16, seed=0, method="euler_maruyama").ys[-1]
     bm = torchsde.BrownianInterval(0.0, 1.0, size=(n, 1), dtype=F64, entropy=1, tol=1e-5)
     theirs = torchsde.sdeint(Theirs(), y0, ts, bm=bm, method="euler", dt=1 / 16)[-1]
     variances = ours.var() + theirs.var()

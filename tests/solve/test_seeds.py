@@ -123,8 +123,9 @@ def test_heun_backwards_along_the_same_path_returns_to_the_start_as_dt_falls(noi
     unit = torch.tensor([0.0, 1.0], dtype=F64)
 
     def miss(dt):
-        there = ss.solve(sde(noise), y0, unit, dt=dt, brownian=path).ys[-1]
-        back = ss.solve(sde(noise), there, unit.flip(0), dt=dt, brownian=path).ys[-1]
+        how = {"dt": dt, "brownian": path, "method": "heun"}
+        there = ss.solve(sde(noise), y0, unit, **how).ys[-1]
+        back = ss.solve(sde(noise), there, unit.flip(0), **how).ys[-1]
         return float((back - y0).square().mean().sqrt())
 
     # What is odd in (dt, dW) cancels on the way back, so a step misses by terms like dW^4: the mean of their sum is of
@@ -139,8 +140,9 @@ def test_additive_euler_maruyama_backwards_returns_to_the_start_at_order_one():
     unit = torch.tensor([0.0, 1.0], dtype=F64)
 
     def miss(dt):
-        there = ss.solve(problem, y0, unit, dt=dt, seed=0).ys[-1]
-        back = ss.solve(problem, there, unit.flip(0), dt=dt, seed=0).ys[-1]
+        how = {"dt": dt, "seed": 0, "method": "euler_maruyama"}
+        there = ss.solve(problem, y0, unit, **how).ys[-1]
+        back = ss.solve(problem, there, unit.flip(0), **how).ys[-1]
         return float((back - y0).square().mean().sqrt())
 
     assert 16 / 1.5 < miss(2.0**-4) / miss(2.0**-8) < 16 * 1.5

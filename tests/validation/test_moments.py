@@ -9,7 +9,8 @@ import sdesolve as ss
 from sdesolve.methods import METHODS
 from validation.linear import LinearSDE
 from validation.moments import MomentRecursion, gauss_hermite, moment_vector, monomials, points
-from validation.sections.sde import COMMUTING, GEOMETRIC, ONE_MOTION, SHEARS, WEAK
+from validation.sections.sde_nonlinear import Grid, moment_errors
+from validation.sections.sde_problems import COMMUTING, GEOMETRIC, ONE_MOTION, SHEARS, STRONG, WEAK, StrongProblem
 
 EULER = METHODS["sde", "euler_maruyama"]
 PROBLEMS = {name: linear for name, (_, linear) in WEAK.items()}
@@ -67,7 +68,8 @@ def test_recursion_agrees_with_sampled_steps_when_coefficients_depend_on_time() 
     ts = np.linspace(0, 1, 9)
     v = MomentRecursion(sde, EULER, 1, 1).run(np.array([1.0, 0.5, 0.25]), ts)
     y0 = torch.full((40_000, 1), 0.5, dtype=torch.float64)
-    y = ss.solve(sde, y0, torch.tensor([0.0, 1.0], dtype=torch.float64), dt=0.125, seed=0).ys[-1].numpy()
+    unit = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    y = ss.solve(sde, y0, unit, dt=0.125, seed=0, method="euler_maruyama").ys[-1].numpy()
     for power, exact in ((1, v[1]), (2, v[2])):
         z = (y**power).mean() - exact
         assert abs(z) < 4.5 * (y**power).std() / 200
@@ -90,3 +92,54 @@ def test_commutativity_is_seen() -> None:
 def test_moment_vector_holds_second_moments_about_zero() -> None:
     v = moment_vector(np.array([1.0, 2.0]), np.array([[1.0, 0.5], [0.5, 2.0]]))
     assert v.tolist() == [1, 1, 2, 2, 2.5, 6]
+
+
+@pytest.mark.parametrize("name", ["sosri", "milstein", "sra1"])
+def test_six_nodes_are_exact_for_the_steps_of_every_method(name: str) -> None:
+    method = METHODS["sde", name]
+    linear = PROBLEMS["additive diagonal" if method.additive_only else "diagonal"]
+    few, more = (MomentRecursion(linear.sde("ito"), method, 2, 2, order).step(0.0, 0.5) for order in (6, 8))
+    assert few == pytest.approx(more, rel=1e-11, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["euler_maruyama", "sriw1", "sosri"])
+@pytest.mark.parametrize("h", [2.0**-5, 2.0**-8])
+def test_moments_of_nonlinear_steps_do_not_depend_on_the_grid(name: str, h: float) -> None:
+    method = METHODS["sde", name]
+    found = moment_errors(method, "ito", h)
+    finer = moment_errors(method, "ito", h, Grid(180, 30, 10, -11.0, 13.0))
+    # what is measured, the errors of the first two moments, is above 5e-6
+    assert found[:2] == pytest.approx(finer[:2], abs=3e-8)
+
+
+def test_moments_of_nonlinear_steps_agree_with_sampled_ones() -> None:
+    h, paths = 0.125, 50_000
+    found = moment_errors(EULER, "ito", h) + np.array([2.0, 6.0, 20.0])
+    sde = ss.SDE(lambda t, x: x / 2 + torch.sqrt(x * x + 1), lambda t, x: torch.sqrt(x * x + 1))
+    start, ts = torch.zeros(paths, 1, dtype=torch.float64), torch.tensor([0.0, 2.0], dtype=torch.float64)
+    z = torch.asinh(ss.solve(sde, start, ts, dt=h, seed=1, method="euler_maruyama").ys[-1]).numpy()
+    for k in (1, 2, 3):
+        assert abs((z**k).mean() - found[k - 1]) < 4.5 * (z**k).std() / np.sqrt(paths)
+
+
+@pytest.mark.parametrize("problem", [p for p in STRONG if p.exact and p.finer > 1], ids=lambda p: p.name)
+def test_solution_along_a_path_is_the_limit_of_finer_cells(problem: StrongProblem) -> None:
+    """Sums of (W, H) over cells of 1/256 and 1/2048 of one path differ by little, and less than those of 1/64 do."""
+    fine = ss.BrownianPath(3, (64, problem.channels), cell=2.0**-11, levy="space-time", dtype=torch.float64)
+
+    class Coarse:
+        """The same path in cells 2^level times longer."""
+
+        def __init__(self, level: int) -> None:
+            self.cell = fine.cell * 2**level
+
+        def increments(self, first: int, count: int):
+            parts = [fine(k * self.cell, (k + 1) * self.cell) for k in range(first, first + count)]
+            return type(parts[0])(*(None if x[0] is None else torch.stack(x) for x in zip(*parts, strict=True)))
+
+    assert problem.exact is not None
+    right = problem.exact(fine)
+    gaps = [float((problem.exact(Coarse(level)) - right).abs().mean()) for level in (5, 3)]
+    assert gaps[1] < 1e-3
+    # orders 3/2 and 2
+    assert gaps[1] < gaps[0] / 4

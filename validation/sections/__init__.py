@@ -1,4 +1,4 @@
-"""What is measured, one file a section."""
+"""What is measured, one file a section; `sde` is made of those that begin with its name."""
 
 from validation.check import Section
 from validation.sections.brownian import BROWNIAN

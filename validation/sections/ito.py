@@ -30,10 +30,11 @@ def integral_of_w(calculus: str) -> ss.SDE:
 
 
 def integrate(sde: ss.SDE, path: ss.BrownianPath, dt: float) -> Tensor:
-    """(W_T, I_T), (n, 2), by the default method of the calculus."""
+    """(W_T, I_T), (n, 2), by Euler-Maruyama or Heun."""
     start = torch.zeros(path.shape[0], 2, dtype=torch.float64)
     ts = torch.tensor([0.0, T], dtype=torch.float64)
-    return ss.solve(sde, start, ts, dt=dt, brownian=path).ys[-1]
+    method = "heun" if sde.calculus == "stratonovich" else "euler_maruyama"
+    return ss.solve(sde, start, ts, method=method, dt=dt, brownian=path).ys[-1]
 
 
 def path_of(settings: Settings, name: str, cell: float) -> ss.BrownianPath:
@@ -114,7 +115,8 @@ def isometry(settings: Settings) -> Iterator[Check]:
     )
     start = torch.zeros(path.shape[0], 3, dtype=torch.float64)
     ts = torch.linspace(0, T, 9, dtype=torch.float64)
-    integrals = ss.solve(sde, start, ts, dt=T / count, brownian=path).ys[1:, :, 1:].numpy()
+    how = {"method": "euler_maruyama", "dt": T / count, "brownian": path}
+    integrals = ss.solve(sde, start, ts, **how).ys[1:, :, 1:].numpy()
     t = np.arange(count) * T / count
     squares = 0.5 * np.stack([1 + np.exp(-2 * t), 1 + np.exp(-8 * t)], 1)
     expected = (np.cumsum(squares, 0) * T / count)[count // 8 - 1 :: count // 8]
