@@ -78,7 +78,10 @@ class LatticeClock:
             got = f"times {pair[0]!r} and {pair[1]!r}"
             least = _LEAST * float(self.tick.max())
             accepted = f"times at least {least:.3g} apart, a few ticks of the Brownian path's lattice"
-            raise ValueError(message("ts", got, accepted, "Fixed steps, dt=, have no such bound."))
+            name, advice = (
+                ("ts, jumps", "") if landings.jumps.any() else ("ts", "Fixed steps, dt=, have no such bound.")
+            )
+            raise ValueError(message(name, got, accepted, advice))
         self.ticks = torch.as_tensor(ticks, device=device)
 
     def start(self) -> ClockState:

@@ -261,13 +261,14 @@ class AdaptivePlan:
         bad = ~(_finite(whole(f0), 1) & _finite(whole(y0.detach()), 1))
         if g0 is not None:
             bad = bad | ~_finite(whole(system.noise_size(g0)), 1)
+        begin = y0.detach()  # what f0 and g0 belong to
         if bad.any() and torch.is_grad_enabled() and spec.batched and not bad.all():
             good = y0[int((~bad).nonzero()[0])].detach()
             y0 = torch.where(spec.expand(bad), good, y0)
             cache = method.init(system, t0, y0)
         if self.probe and loop.clock.lanes > 1:
-            self._refuse_coupled(t0, y0.detach(), f0, g0)
-        h, spent = self._first_step(loop, t0, y0.detach(), f0, g0, bad)
+            self._refuse_coupled(t0, begin, f0, g0)
+        h, spent = self._first_step(loop, t0, begin, f0, g0, bad)
         status = torch.where(bad, int(Status.NONFINITE), int(Status.RUNNING))
         return loop.start(y0, cache, h, status), (drifts + spent, int(g0 is not None))
 

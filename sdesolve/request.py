@@ -128,6 +128,11 @@ def read_control(system: System, method: Method, dt: float | None, rtol: Any, at
     if wanted and method.error_order is None:
         able = [m for m in names(method.problem) if choose_quietly(system, m)]
         advice = f"Adaptive are: {', '.join(able)}; or" if able else "For fixed steps"
+        if not able and system.noise == "general" and system.calculus == "ito":
+            advice = (
+                "sde.to_calculus('stratonovich') is the same process, which method='heun' solves adaptively; "
+                "commutative=True in the SDE, where that holds, allows 'milstein'; or"
+            )
         raise ValueError(
             message(
                 "rtol, atol, controller",

@@ -81,22 +81,25 @@ def solve(
         first step.
     rtol, atol : adaptive steps. ODE default, without dt: 1e-5 and 1e-7; an SDE needs dt or one of them. If one is given
         the other keeps its default. Adaptive steps of an SDE visit again whatever time they have looked at, along one
-        path for all tolerances and methods.
+        path for all tolerances and methods; their outputs must be 8 ticks of 2^-32 of the span apart. What no step
+        looks at, a short pulse say, is not seen: name it in ``ss.PID(jumps=)``.
     controller : an ``ss.PID(rtol, atol, ...)``, to say more about adaptive steps.
     seed : int of the noise. Default: drawn from torch's global generator, so that ``torch.manual_seed`` reproduces a
     run.
     paths : (batch,) trajectory ids; default 0, 1, ..., batch - 1. Noise is a function of (seed, id, time).
-    brownian : a :class:`BrownianPath` to follow. Steps of whole cells are the cheapest, others are bridged; adaptive
-        steps are no longer than a cell. Default: the cells are the fixed steps, so that another dt is another path; for
-        adaptive steps, the path of the seed, which is the same whatever the times, steps and method.
+    brownian : a :class:`BrownianPath` to follow, of shape (batch, *noise): for diagonal noise (batch, *state), or
+        (batch, elements) of a pytree; for scalar noise (batch, 1); for general noise (batch, m). Steps of whole cells
+        are the cheapest, others are bridged at many times the cost; adaptive steps are no longer than a cell. Default:
+        the cells are the fixed steps, so that another dt is another path; for adaptive steps, the path of the seed,
+        which is the same whatever the times, steps and method.
     adjoint : ``"direct"``, autograd through the solve; ``"backsolve"``, the continuous adjoint (ODEs).
     dense : keep what ``solution(t)`` needs between output times (ODEs). With (batch, T) times, t must be common to all.
     shared_steps : adaptive steps common to the batch instead of a step size for every trajectory.
     max_steps : steps a trajectory may take. Default: 100,000 for adaptive steps, no limit for fixed ones.
     compile : run the loop as one compiled graph. Without gradients, or with ``adjoint="backsolve"``, whose backward
-    solve is
-        eager; not with ``brownian``, ``dense``, or fixed steps at (batch, T) times. Keep the problem object: what is
-        compiled is kept with it.
+        solve is eager; not with ``dense``, fixed steps along ``brownian`` or at (batch, T) times, adaptive steps of an
+        SDE at (batch, T) times. Results agree with eager ones to rounding. Keep the problem object: what is compiled
+        is kept with it.
     events : None; there are none yet.
     progress : True for a bar (needs rich), or a function of the finished fraction.
     on_failure : ``"raise"`` a :class:`SolveError` with the partial solution if a trajectory fails, or ``"return"`` the
@@ -164,7 +167,7 @@ def solve(
         control = fitted_control(control, spec)
         plan = AdaptivePlan(system, chosen, control, columns, shared, read_step(dt), limit, dense)
         if system.is_sde:
-            plan.noise = _path_noise(system, chosen, y, columns, eps, number, ids, brownian)
+            plan.noise = _path_noise(system, chosen, y, columns, eps, number, ids, brownian, limit)
     if compile:
         if adjoint == "direct":
             refuse_gradients(y, found)
@@ -233,12 +236,21 @@ def _path_noise(
     seed: int | None,
     ids: Tensor,
     brownian: BrownianPath | None,
+    limit: int,
 ) -> PathNoise:
     """The path that adaptive steps follow: the given one, or that of the seed."""
     spec, shape = system.spec, _noise_shape(system, y, columns)
     low, high = columns.min(0), columns.max(0)
     if brownian is not None:
         path = _check_path(brownian, spec, shape)
+        needed = float((high - low).max()) / path.cell
+        if needed > limit:
+            got = (
+                f"a path of cells of {path.cell}, of which adaptive steps need at least {needed:.3g} with max_steps = "
+            )
+            got += str(limit)
+            advice = "Adaptive steps are no longer than a cell."
+            raise ValueError(message("brownian", got, "a path of longer cells, or a larger max_steps", advice))
         window = path.window(method.levy, (float(low.min()), float(high.max())))
         return PathNoise(window, lambda times: path.ticks(times, eps))
     assert seed is not None
@@ -306,7 +318,8 @@ def _failure(result: Result, solution: Solution, ids: Tensor) -> SolveError:
     shown = ", ".join(map(str, paths[:8])) + (", ..." if len(paths) > 8 else "")
     advice = {
         Status.NONFINITE: "Check the right-hand side there, or take smaller steps.",
-        Status.STEP_UNDERFLOW: "Loosen rtol and atol, use float64, or name a discontinuity in ss.PID(jumps=).",
+        Status.STEP_UNDERFLOW: "The solution may grow without bound there; otherwise loosen rtol and atol (or lower "
+        "PID's dt_min), use float64, or name a discontinuity in ss.PID(jumps=).",
         Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol. A stiff problem ends so too: there is no method "
         "for these yet.",
     }.get(reason, "Take smaller steps.")

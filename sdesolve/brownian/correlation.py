@@ -14,6 +14,9 @@ from sdesolve.errors import message
 def cholesky_factor(correlation: Any, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """L with L L^T = the correlation matrix, lower triangular; ValueError unless that is one."""
     accepted = f"a positive definite ({channels}, {channels}) matrix with ones on its diagonal"
+    if isinstance(correlation, Tensor) and correlation.requires_grad:
+        advice = "A path has no gradients: put a correlation to be fitted into a noise='general' diffusion."
+        raise ValueError(message("correlation", "a tensor that requires a gradient", accepted, advice))
     try:
         matrix = torch.as_tensor(correlation, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:

@@ -58,8 +58,9 @@ class BrownianPath:
     shape
         `(batch, *channels)`; the channels of a trajectory are numbered in row-major order.
     cell
-        Length of a cell, in units of time. Steps of whole cells are the cheapest; what begins or ends within a cell
-        costs a descent into it. Adaptive steps are no longer than a cell.
+        Length of a cell, in units of time. For fixed steps the shortest step is best: steps of whole cells cost one
+        normal a cell, and what begins or ends within a cell a descent into it, some ten times as much or more. Adaptive
+        steps are no longer than a cell: for them the whole span is best.
     origin
         Time at which cell 0 starts.
     paths
@@ -67,8 +68,10 @@ class BrownianPath:
         an ensemble that names its ids sees its own noise.
     levy
         What a query gives beside W (see `sdesolve.brownian.levy`): None, nothing; `"space-time"`, H;
-        `"space-time-time"`, H and K; `"davie-foster"`, H and the approximate areas between channels, for shapes
-        `(batch, m)`. It does not change W, and a solve takes what its method needs, whatever is said here.
+        `"space-time-time"`, H and K, with Var H = h / 12 and Var K = h / 720 over a length h; `"davie-foster"`, H and
+        the approximate areas between channels, for shapes `(batch, m)`: those of whole cells add up by Chen's relation,
+        those of intervals within a cell are right in law each, but do not add up. It does not change W, and a solve
+        takes what its method needs, whatever is said here.
     correlation
         Correlation matrix of the channels, (m, m) for m channels, positive definite with ones on its diagonal; the
         motions are L times independent ones, L its Cholesky factor. Default: independent.

@@ -188,7 +188,7 @@ class Window:
         index = (cells - _narrow(self.first, cut)).clamp(0, len(self.table.w) - 1)
         rows = [x[:, cut] for x in self.table]
         shape = (*index.shape[:-1], rows[0].shape[-1])
-        index = index.expand(shape).reshape(-1, shape[-1])
+        index = index.expand(shape).reshape(math.prod(shape[:-1]), shape[-1])
         return Normals(*(x.gather(0, index).reshape(shape) for x in rows))
 
     def _area(self, inc: Increment, s: Tensor, e: Tensor, length: Tensor) -> Tensor:

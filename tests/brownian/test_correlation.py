@@ -82,3 +82,8 @@ def test_the_matrix_is_read_once():
 def test_other_matrices_are_refused(matrix, text):
     with pytest.raises(ValueError, match=text):
         BrownianPath(0, (2, 3), cell=1.0, correlation=matrix)
+
+
+def test_a_correlation_that_requires_a_gradient_is_refused_rather_than_detached():
+    with pytest.raises(ValueError, match="correlation: got a tensor that requires a gradient"):
+        BrownianPath(0, (2, 2), cell=1.0, correlation=torch.eye(2, requires_grad=True))

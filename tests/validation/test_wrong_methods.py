@@ -15,7 +15,7 @@ from sdesolve.methods.stochastic_runge_kutta import StochasticRungeKutta
 from sdesolve.methods.stochastic_tableaus import SOSRI, SRA1, SRIW1
 from validation.check import Case, Check, Section, Settings
 from validation.run import run_sections
-from validation.sections import sde_adaptive, sde_nested, sde_nonlinear
+from validation.sections import sde_adaptive, sde_law, sde_nested, sde_nonlinear
 from validation.sections.diffusion import PROCESS, marginals, score, times
 from validation.sections.ode import PROBLEMS, order_of
 from validation.sections.sde_orders import cases, claims, strong_order, weak_order
@@ -152,7 +152,7 @@ def test_noise_drawn_anew_after_a_rejection_has_the_wrong_law(monkeypatch: pytes
         return Increment(torch.randn(len(length), 1, generator=generator, dtype=torch.float64) * length.sqrt())
 
     monkeypatch.setattr(lattice_clock.PathNoise, "__call__", fresh)
-    found = next(iter(sde_adaptive.end_points("heun", "stratonovich", QUICK)))
+    found = next(iter(sde_law.end_points("heun", "stratonovich", QUICK)))
     assert not found.passed
 
 

@@ -120,7 +120,7 @@ def skipping(settings: Settings) -> Iterator[Check]:
 
 def unbiased(settings: Settings) -> Iterator[Check]:
     """E[X_2 | W_T] of adaptive Heun, with its own error and with a one-sided one, by test functions of W_T."""
-    paths = 10_000 if settings.quick else 40_000
+    paths = 5000 if settings.quick else 40_000
     path = one_path(settings.seed_of("unbiased"), paths, 2)
     W = increment(path, 0.0, 1.0)
     product = W[:, 0] * W[:, 1]

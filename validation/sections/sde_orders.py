@@ -102,18 +102,14 @@ def strong_order(
         fit_sampled_order(steps, errors, seed=settings.seed),
         expected_order("strong", problem.structure, method) if expected is None else expected,
         STRONG_BOUND,
-        figure=f"Strong error: {method.name}",
-        label=_label(problem.what, method, calculus, problem.structure),
+        figure=f"Strong error: {shown}",
+        label=problem.what,
         y_label="E |error|",
         paths=paths,
         calculus=calculus,
         reference=f"{by}, cells {problem.finer} times finer" if problem.exact is None else "exact along the path",
         source=method.source,
     )
-
-
-def _label(what: str, method: Method, calculus: str, structure: str) -> str:
-    return what if len(calculi(method, structure)) == 1 else f"{what}, {calculus}"
 
 
 def weak_order(
@@ -143,8 +139,8 @@ def weak_order(
         fit_order(steps, errors),
         expected,
         WEAK_BOUND,
-        figure=f"Weak error of first and second moments: {method.name}",
-        label=_label(what, method, calculus, structure),
+        figure=f"Weak error of first and second moments: {shown}",
+        label=what,
         y_label="|error of moments|",
         calculus=calculus,
         exact_moments=exact.tolist(),
