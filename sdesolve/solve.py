@@ -243,15 +243,12 @@ def _path_noise(
     low, high = columns.min(0), columns.max(0)
     if brownian is not None:
         path = _check_path(brownian, spec, shape)
+        window = path.window(method.levy, (float(low.min()), float(high.max())))
         needed = float((high - low).max()) / path.cell
         if needed > limit:
-            got = (
-                f"a path of cells of {path.cell}, of which adaptive steps need at least {needed:.3g} with max_steps = "
-            )
-            got += str(limit)
+            got = f"cells of {path.cell}, of which adaptive steps need at least {needed:.3g} with max_steps = {limit}"
             advice = "Adaptive steps are no longer than a cell."
             raise ValueError(message("brownian", got, "a path of longer cells, or a larger max_steps", advice))
-        window = path.window(method.levy, (float(low.min()), float(high.max())))
         return PathNoise(window, lambda times: path.ticks(times, eps))
     assert seed is not None
     if columns.shape[1] == 1:

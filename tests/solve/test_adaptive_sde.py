@@ -332,9 +332,7 @@ def test_any_size_of_a_batch_is_solved(shape):
 
 def test_cells_too_short_for_max_steps_are_refused_at_once():
     path = ss.BrownianPath(0, (2, 1), cell=1e-6)
-    with pytest.raises(
-        ValueError, match=r"brownian: got a path of cells of 1e-06, of which adaptive steps need at least 1e"
-    ):
+    with pytest.raises(ValueError, match=r"brownian: got cells of 1e-06, of which adaptive steps need at least 1e"):
         ss.solve(motion, torch.zeros(2, 1), torch.tensor([0.0, 1.0]), rtol=1e-2, brownian=path)
 
 
