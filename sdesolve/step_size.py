@@ -123,7 +123,8 @@ class PID:
     ----------
     rtol, atol : tolerances, floats or tensors that broadcast against the state. Default 1e-5 and 1e-7.
     p, i, d : gains of the controller. Default: p = 0.2, i = 0.7 for ODEs, p = 0.1, i = 0.3 for SDEs, whose errors are
-        noisy; d = 0.
+        noisy; d = 0. Whether a step of an SDE is taken depends on its noise, so that the local errors of taken steps
+        need not have mean 0: with multiplicative noise the error can fall by half an order less than with fixed steps.
     dt_min : a step that fails at this length fails its trajectory. Default: where rounding of t would eat the step.
     dt_max : no step is longer.
     jumps : times at which the right-hand side is not smooth; a step ends there, and the function is not evaluated
