@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import sqrt
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 Field = Callable[[Tensor], Tensor]
+
+
+def in_double(answer: Any) -> Tensor:
+    """A tensor, wherever it is, or an array of another library, in float64 on the CPU."""
+    if isinstance(answer, Tensor):
+        return answer.detach().double().cpu()
+    return torch.from_numpy(np.array(answer, dtype=np.float64))
 
 
 def rk4(f: Field, y: Tensor, end: float, steps: int) -> Tensor:
@@ -42,6 +51,19 @@ def is_brownian(increments: Tensor) -> bool:
     """
     w = increments.double().flatten(1)
     return largest_z(torch.stack([w.sum(0), w.sum(0) ** 2 - 1, (w**2).sum(0) - 1], 1)) <= 5
+
+
+def is_white(increments: Tensor) -> bool:
+    """Whether independent normals of variance 1/N over N steps is what these are, within 5 standard errors.
+
+    increments : (N, ...), of which few or a single one may be in each step: all are taken together. Looked at are
+    means 0 of z, z^2 - 1, of the products of successive steps, and of those of neighbours in a step.
+    """
+    z = increments.double().flatten(1) * sqrt(len(increments))
+    samples = [torch.stack([z, z**2 - 1], -1).flatten(0, 1), (z[1:] * z[:-1]).flatten()]
+    if z.shape[1] > 1:
+        samples.append((z[:, 1:] * z[:, :-1]).flatten())
+    return all(largest_z(sample) <= 5 for sample in samples)
 
 
 def largest_z(sample: Tensor) -> float:

@@ -1,172 +1,110 @@
-"""What a run found: tables in the terminal as it goes, and a JSON file."""
+"""What a run found, in the terminal: tables as it goes, and the targets in the end."""
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
 
-import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-import sdesolve
-from benchmarks.run import Record, Run
-from benchmarks.timing import Measurement, fastest, ratio
+from benchmarks.figures import (
+    FIRST_CALL,
+    SECOND_PROCESS,
+    Figures,
+    all_targets,
+    caption,
+    case_figures,
+    milliseconds,
+    slowest_first,
+    title,
+    verdict,
+)
+from benchmarks.run import Record
 from benchmarks.workload import Contender
 
-SCHEMA = 1
-PACKAGES = ("torch", "numpy", "torchdiffeq", "torchsde")
 WIDTH = 120
-HEADS = ("median ms", "quartiles ms", "speed / peer's", "time / floor", "first s", "error")
+HEADS = ("median ms", "quartiles ms", "speed / peer's", "time / floor", "first s", "second s", "peak MiB", "error")
 LEGEND = (
-    "Medians and quartiles of one call. speed / peer's: times as fast as the fastest peer whose answer is right. "
-    "time / floor: how many times what any solver has to spend. first: the first call, compilation included."
+    "Medians and quartiles of one call. speed / peer's: times as fast as the fastest peer (a library) whose answer is "
+    "right. time / floor: how many times what any solver has to spend. first: the first call, compilation included; "
+    "second: the first call in a second process. peak: by how much memory grows during a call."
 )
-STYLES = {"ours": "bold", "peer": "", "floor": "dim"}
+STYLES = {"ours": "bold", "peer": "", "hand": "", "floor": "dim"}
 
 
-# ---- the JSON file
+def row(contender: Figures) -> Iterator[str]:
+    """What stands under HEADS; empty where there is nothing to say."""
+    c = contender
+    fast, floor, error = c["times_as_fast_as_best_peer"], c["times_floor"], c["error"]
+    first, second, peak = c["first_seconds"], c["second_process_seconds"], c["peak_bytes"]
+    yield "" if c["median"] is None else milliseconds(c["median"])
+    yield "" if c["quartiles"] is None else " - ".join(map(milliseconds, c["quartiles"]))
+    yield "" if fast is None else f"{fast:.3g}x"
+    yield "" if floor is None else f"{floor:.3g}x"
+    yield "" if first is None else f"{first:.2f}"
+    yield "" if second is None else f"{second:.2f}"
+    yield "" if peak is None else f"{peak / 2**20:.3g}"
+    yield "" if error is None else f"{float(error):.2g}"
 
 
-def environment() -> dict[str, Any]:
-    """Versions, machine and date: what the figures depend on."""
-    found: dict[str, Any] = {"sdesolve": sdesolve.__version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found | {
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "processor": _processor(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _processor() -> str:
-    """The processor's name, as far as the system tells."""
-    listing = Path("/proc/cpuinfo")
-    if listing.exists():
-        for line in listing.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
-
-
-def as_json(run: Run, surroundings: dict[str, Any]) -> dict[str, Any]:
-    """What the file holds; times are in seconds for one call, and raw ones are kept."""
-    return {
-        "schema": SCHEMA,
-        "settings": {"repeats": run.repeats, "workloads": run.workloads},
-        "environment": surroundings,
-        "interrupted": run.interrupted,
-        "cases": [_record(record) for record in run.records],
-    }
-
-
-def _record(record: Record) -> dict[str, Any]:
-    case = record.case
-    peer = fastest(record.measurements, "peer")
-    return {
-        "workload": record.workload.name,
-        "case": case.name if case else None,
-        "raised": record.raised,
-        "agreement": {"measure": case.measure, "tolerance": case.tolerance} if case else None,
-        "best_peer": peer.contender.name if peer else None,
-        "contenders": [_measurement(m, record.measurements) for m in record.measurements],
-    }
-
-
-def _measurement(m: Measurement, beside: list[Measurement]) -> dict[str, Any]:
-    return {
-        "name": m.contender.name,
-        "role": m.contender.role,
-        "status": m.status,
-        "raised": m.raised,
-        "first_seconds": m.first,
-        "calls": m.calls,
-        "seconds": m.seconds,
-        "median": m.median,
-        "quartiles": m.quartiles,
-        "times_as_fast_as_best_peer": speedup(m, beside),
-        "times_floor": times_floor(m, beside),
-        "error": m.error if m.error is None or math.isfinite(m.error) else str(m.error),
-    }
-
-
-def write_json(run: Run, surroundings: dict[str, Any], path: Path) -> None:
-    """Write the file."""
-    text = json.dumps(as_json(run, surroundings), indent=1, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def speedup(m: Measurement, beside: list[Measurement]) -> float | None:
-    """How many times as fast as the best peer."""
-    return None if m.contender.role == "floor" else ratio(fastest(beside, "peer"), m)
-
-
-def times_floor(m: Measurement, beside: list[Measurement]) -> float | None:
-    """How many times the floor."""
-    return None if m.contender.role == "floor" else ratio(m, fastest(beside, "floor"))
-
-
-# ---- the terminal
-
-
-def milliseconds(seconds: float) -> str:
-    """Three digits, without exponent."""
-    value = 1e3 * seconds
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
-
-
-def verdict(m: Measurement) -> Text:
+def answer(contender: Figures) -> Text:
     """Whether the answer agrees, or why there is none."""
-    if m.status == "measured":
-        return Text("agrees" if m.error is not None else "")
-    return Text(m.status, "dim" if m.missing else "bold red")
+    if contender["status"] == "measured":
+        return Text("agrees" if contender["error"] is not None else "")
+    return Text(contender["status"], "dim" if contender["status"] == "not installed" else "bold red")
 
 
-def table(record: Record) -> Table:
+def table(case: Figures) -> Table:
     """One case: a row for each contender."""
-    shown = Table(title=record.title, title_justify="left", title_style="bold", width=WIDTH)
+    shown = Table(title=title(case), title_justify="left", title_style="bold", width=WIDTH, box=SIMPLE_HEAD)
     shown.add_column("", no_wrap=True, ratio=1)
     for head in HEADS:
-        shown.add_column(head, justify="right", no_wrap=True)
+        # in two lines: names need the room
+        shown.add_column(head.replace(" ", "\n", 1), justify="right", no_wrap=True)
     shown.add_column("answer", no_wrap=True)
-    if record.raised is not None:
-        shown.add_row(Text(record.raised), *("" for _ in HEADS), Text("error", "bold red"))
-    for m in record.measurements:
-        shown.add_row(Text(m.contender.name, STYLES[m.contender.role]), *_figures(m, record.measurements), verdict(m))
-    if record.case is not None:
-        shown.caption = f"error: {record.case.measure}; at most {record.case.tolerance:g}"
+    if case["raised"] is not None:
+        shown.add_row(Text(case["raised"]), *("" for _ in HEADS), Text("error", "bold red"))
+    for c in case["contenders"]:
+        shown.add_row(Text(c["name"], STYLES[c["role"]]), *row(c), answer(c))
+    if case["agreement"] is not None:
+        shown.caption = caption(case)
         shown.caption_justify = "left"
     return shown
 
 
-def _figures(m: Measurement, beside: list[Measurement]) -> Iterator[str]:
-    """What stands under HEADS; empty where there is nothing to say."""
-    fast, floor = speedup(m, beside), times_floor(m, beside)
-    yield "" if m.median is None else milliseconds(m.median)
-    yield "" if m.quartiles is None else " - ".join(map(milliseconds, m.quartiles))
-    yield "" if fast is None else f"{fast:.3g}x"
-    yield "" if floor is None else f"{floor:.3g}x"
-    yield "" if m.first is None else f"{m.first:.2f}"
-    yield "" if m.error is None else f"{m.error:.2g}"
+def targets(figures: Figures) -> Table:
+    """What the cases of a run must show, and whether they do."""
+    shown = Table(title="What it must show", title_justify="left", title_style="bold", width=WIDTH, box=SIMPLE_HEAD)
+    shown.add_column("case", ratio=1)
+    shown.add_column("contender")
+    shown.add_column("against")
+    for head in ("at least", "measured"):
+        shown.add_column(head, justify="right", no_wrap=True)
+    shown.add_column("", no_wrap=True)
+    for case, target in all_targets(figures):
+        measured, said = target["measured"], verdict(target["holds"])
+        shown.add_row(
+            *map(Text, (title(case), target["contender"], target["against"], f"{target['at_least']:.3g}x")),
+            "" if measured is None else f"{measured:.3g}x",
+            Text(said, {"holds": "green", "does not hold": "bold red"}.get(said, "dim")),
+        )
+    return shown
+
+
+def first_calls(figures: Figures) -> Iterator[str]:
+    """A sentence each on the slowest first call of what we compile, in the first process and in the second."""
+    limits = {"first_seconds": ("here", FIRST_CALL), "second_process_seconds": ("in a second process", SECOND_PROCESS)}
+    for key, (where, limit) in limits.items():
+        slowest = slowest_first(figures, key)
+        if slowest is not None:
+            yield (
+                f"The slowest first call of what we compile {where}: {slowest[0]:.1f} s ({slowest[1]}); "
+                f"at most {limit:g} s {verdict(slowest[0] <= limit)}."
+            )
 
 
 class Terminal:
@@ -188,11 +126,21 @@ class Terminal:
         self.progress.update(self.task, description=f"{record.title}: {contender.name}, {doing}")
 
     def record(self, record: Record) -> None:
-        self.console.print(table(record))
-        for m in record.measurements:
-            if m.raised is not None:
-                self.console.print(Text(f"{m.contender.name}: {m.raised}", "red"))
+        self.case(case_figures(record))
+
+    def case(self, case: Figures) -> None:
+        self.console.print(table(case))
+        for c in case["contenders"]:
+            if c["raised"] is not None:
+                self.console.print(Text(f"{c['name']}: {c['raised']}", "red"))
         self.console.print()
+
+    def end(self, figures: Figures) -> None:
+        """What can be said when all is measured."""
+        if any(case["targets"] for case in figures["cases"]):
+            self.console.print(targets(figures))
+        for sentence in first_calls(figures):
+            self.console.print(Text(sentence))
 
 
 @contextmanager

@@ -6,22 +6,57 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Role = Literal["ours", "peer", "floor"]
+import torch
+
+Role = Literal["ours", "peer", "hand", "floor"]
 
 
 @dataclass(frozen=True)
 class Contender:
     """One way to do the work of a case.
 
-    name : as shown. role : ``"ours"``, ``"peer"``, or ``"floor"``, what any way has to spend at least.
+    name : as shown. role : ``"ours"``; ``"peer"``, a library; ``"hand"``, a loop written for this one equation; or
+    ``"floor"``, what any way has to spend at least, which gives no answer.
     run : does the work once, from start to end, and returns the answer.
-    needs : the package that a peer is; it is imported before the clock starts, and reported if it is not there.
+    needs : the package that it uses; it is imported before the clock starts, and reported if it is not there.
+    program : the program that it needs on the path, a compiler.
+    compiled : its first call is measured in a second process too, if that is asked for.
+    cpu_only : left out on other devices. turns : the most turns it takes, for what is very slow.
     """
 
     name: str
     role: Role
     run: Callable[[], Any]
     needs: str | None = None
+    program: str | None = None
+    compiled: bool = False
+    cpu_only: bool = False
+    turns: int | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a case must show: ``contender`` is at least ``at_least`` times as fast as ``against``.
+
+    Both may be several names; then the fastest of them counts. A floor's target is below 1: 0.8 says that 1.25 of the
+    floor is the most that may be spent.
+    """
+
+    contender: str | tuple[str, ...]
+    against: str | tuple[str, ...]
+    at_least: float
+
+
+@dataclass(frozen=True)
+class Size:
+    """Where a case stands among others that differ in one number: ``group`` names them, ``along`` the number."""
+
+    group: str
+    along: str
+    value: int
+
+    def __str__(self) -> str:
+        return f"{self.group}, {self.along} = {self.value:,}"
 
 
 @dataclass(frozen=True)
@@ -30,6 +65,7 @@ class Case:
 
     name : the sizes. contenders : in the order in which they take turns.
     error : how wrong an answer is. measure : what that number is, in words. tolerance : what it may be at most.
+    targets : what must come out. size : for a case that is a point of a curve.
     """
 
     name: str
@@ -37,12 +73,14 @@ class Case:
     error: Callable[[Any], float]
     measure: str
     tolerance: float
+    targets: Sequence[Target] = ()
+    size: Size | None = None
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A named group of cases, which are made when their turn comes."""
+    """A named group of cases, which are made for a device when their turn comes."""
 
     name: str
     what: str
-    cases: Callable[[], Sequence[Case]]
+    cases: Callable[[torch.device], Sequence[Case]]

@@ -65,6 +65,7 @@ def log_likelihood(
     dt: float | None = None,
     chunk: int | None = None,
     adjoint: str = "direct",
+    compile: bool = False,
     progress: bool | Report = False,
 ) -> LogLikelihood:
     """The log-likelihood of x under the probability flow of a denoiser.
@@ -87,7 +88,7 @@ def log_likelihood(
         prior of the process.
     marginal : the true density at t_max, in the same form, where it is known; only for ``prior_gap``. An
         exact denoiser brings its own.
-    method, rtol, atol, dt, adjoint, progress : as in :func:`sdesolve.solve`; by default ``"tsit5"`` with its
+    method, rtol, atol, dt, adjoint, compile, progress : as in :func:`sdesolve.solve`; by default ``"tsit5"`` with its
         tolerances.
     chunk : vector-Jacobian products taken at a time, to bound memory. Default: all.
 
@@ -116,12 +117,8 @@ def log_likelihood(
     log_prior = _log_density("prior", denoiser.process.prior if prior is None else prior)
     log_marginal = _marginal(denoiser, marginal, t_max)
 
-    if trace == "exact":
-        probe = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device).reshape(-1, 1, *x.shape[1:])
-        probe = probe.expand(-1, *x.shape)
-    else:
-        probe = _random_signs(x, probes, seed, paths)
-    flow = _FlowWithDivergence(denoiser, probe, trace == "exact", chunk)
+    probe = None if trace == "exact" else _random_signs(x, probes, seed, paths)
+    flow = _FlowWithDivergence(denoiser, probe, chunk)
     columns = 1 if trace == "exact" else probes
     solution = ss.solve(
         ss.ODE(flow),
@@ -132,6 +129,7 @@ def log_likelihood(
         atol=atol,
         dt=dt,
         adjoint=adjoint,
+        compile=compile,
         progress=progress,
     )
     latent, gained = solution.ys[0][-1], solution.ys[1][-1]
@@ -147,19 +145,27 @@ def log_likelihood(
 
 
 class _FlowWithDivergence(nn.Module):
-    """(x, l) -> (F(t, x), div F(t, x)), one divergence for each probe, or one in all for the exact trace."""
+    """(x, l) -> (F(t, x), div F(t, x)), one divergence for each probe, or one in all for the exact trace (no probe)."""
 
-    def __init__(self, denoiser: Denoiser, probe: Tensor, exact: bool, chunk: int | None) -> None:
+    def __init__(self, denoiser: Denoiser, probe: Tensor | None, chunk: int | None) -> None:
         super().__init__()
         self.flow = probability_flow(denoiser.process, denoiser.score)
-        self.probe, self.exact, self.chunk = probe, exact, chunk
+        self.probe, self.chunk = probe, chunk
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        pulled = torch.func.vjp(lambda x: self.flow.f(t, x), state[0])
+        x = state[0]
+        pulled = torch.func.vjp(lambda x: self.flow.f(t, x), x)
         velocity, pull_back = pulled[0], pulled[1]
-        (products,) = torch.vmap(pull_back, chunk_size=self.chunk)(self.probe)
-        terms = (products * self.probe).flatten(2).sum(2)
-        return velocity, terms.sum(0)[:, None] if self.exact else terms.T
+        probe = _unit_vectors(x) if self.probe is None else self.probe
+        (products,) = torch.vmap(pull_back, chunk_size=self.chunk)(probe)
+        terms = (products * probe).flatten(2).sum(2)
+        return velocity, terms.sum(0)[:, None] if self.probe is None else terms.T
+
+
+def _unit_vectors(x: Tensor) -> Tensor:
+    """One for each component of a trajectory, ``(D, batch, *state)``."""
+    unit = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device).reshape(-1, 1, *x.shape[1:])
+    return unit.expand(-1, *x.shape)
 
 
 def _random_signs(x: Tensor, probes: int, seed: int, paths: Sequence[int] | Tensor | None) -> Tensor:

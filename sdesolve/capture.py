@@ -16,7 +16,7 @@ from sdesolve.errors import TrainingModeError
 
 _FOREIGN = ("torch", "numpy", "builtins", "functools", "math", "sdesolve")
 _DEPTH = 20
-_PRIVATE_OF_MODULES = {"_parameters", "_buffers", "_modules", "_compiled_chunks"}
+_PRIVATE_OF_MODULES = {"_parameters", "_buffers", "_modules"}
 
 
 @dataclass

@@ -7,13 +7,15 @@ time to zero, so nothing accumulates. There is a lane for each trajectory, or a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from sdesolve.lanes import clamp, maximum, where, zero
 
 ClockState = tuple[Tensor, ...]
 
@@ -42,9 +44,16 @@ class Proposal(NamedTuple):
 class Clock(Protocol):
     """What the loop asks of a clock. Its state is a tuple of (lanes,) tensors, carried by the loop."""
 
-    direction: float
-    lanes: int
-    last: int  # number of the last landing point; the start is 0
+    @property
+    def direction(self) -> float: ...
+
+    @property
+    def lanes(self) -> int: ...
+
+    @property
+    def last(self) -> int | Tensor:
+        """Number of the last landing point; the start is 0."""
+        ...
 
     def start(self) -> ClockState: ...
 
@@ -82,52 +91,83 @@ class Landings:
         return Landings(points[:, None], np.isin(points, inside), outputs)
 
 
+@dataclass(frozen=True)
 class RealClock:
-    """A clock of real numbers: state (index of the last landing point, time elapsed since)."""
+    """A clock of real numbers: state (index of the last landing point, time elapsed since).
 
-    def __init__(self, landings: Landings, lanes: int, dtype: torch.dtype, device: torch.device) -> None:
+    starts, ends, gaps : (points, 1) or (points, batch); what a step that starts behind a landing point is given as its
+    time, what one that ends on it is given, and how far it is to the next. lanes : 1 or the number of trajectories.
+    A clock of a single stretch between two landing points has tables of one row, see ``stretch``.
+    """
+
+    starts: Tensor
+    ends: Tensor
+    gaps: Tensor
+    lanes: int
+    last: int | Tensor
+    direction: float
+
+    @staticmethod
+    def of(landings: Landings, lanes: int, dtype: torch.dtype, device: torch.device) -> RealClock:
+        """The clock of all landing points."""
         points = landings.points
-        self.lanes, self.last = lanes, len(points) - 1
-        self.direction = 1.0 if points[-1, 0] > points[0, 0] else -1.0
+        direction = 1.0 if points[-1, 0] > points[0, 0] else -1.0
         gaps = np.concatenate([np.abs(np.diff(points, axis=0)), np.zeros((1, points.shape[1]))])
         put = lambda a: torch.as_tensor(a, dtype=dtype, device=device)
-        self.starts, self.ends, self.gaps = put(points), put(points), put(gaps)
+        starts, ends = put(points), put(points)
         if landings.jumps.any():
             jump = torch.as_tensor(landings.jumps, device=device)[:, None]
-            ahead = torch.full_like(self.starts, self.direction * torch.inf)
+            ahead = torch.full_like(starts, direction * torch.inf)
             # at a jump the function is asked one rounding unit before (for the end of a step) or behind (its start)
-            after = torch.where(jump, torch.nextafter(self.starts, ahead), self.starts)
-            self.starts = torch.cat([after[:-1], self.starts[-1:]])  # no step starts at the last one
-            self.ends = torch.where(jump, torch.nextafter(self.ends, -ahead), self.ends)
-        self.eps = torch.finfo(dtype).eps
+            after = torch.where(jump, torch.nextafter(starts, ahead), starts)
+            starts = torch.cat([after[:-1], starts[-1:]])  # no step starts at the last one
+            ends = torch.where(jump, torch.nextafter(ends, -ahead), ends)
+        return RealClock(starts, ends, put(gaps), lanes, len(points) - 1, direction)
+
+    def stretch(self, point: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Tables of one row for the stretch that ends on this landing point."""
+        return row(self.starts, point - 1), row(self.ends, point), row(self.gaps, point - 1)
+
+    @property
+    def eps(self) -> float:
+        kind = self.gaps.dtype
+        return torch.finfo(kind).eps if isinstance(kind, torch.dtype) else float(np.finfo(kind).eps)
+
+    def on_host(self) -> RealClock:
+        """The same for one lane whose state is kept in NumPy's scalars, with tables of them."""
+        tables: list[Any] = [table.cpu().numpy() for table in (self.starts, self.ends, self.gaps)]
+        return replace(self, starts=tables[0], ends=tables[1], gaps=tables[2])
 
     def start(self) -> ClockState:
         index = torch.zeros(self.lanes, dtype=torch.int64, device=self.starts.device)
         return index, torch.zeros(self.lanes, dtype=self.starts.dtype, device=self.starts.device)
 
-    def _at(self, table: Tensor, index: Tensor) -> Tensor:
+    def at(self, table: Tensor, index: Tensor) -> Tensor:
+        """Each lane's entry of a table, (lanes,), or (1,) where all have the same."""
+        if table.shape[0] == 1:
+            return table[0]
         return table[:, 0][index] if table.shape[1] == 1 else table.gather(0, index[None])[0]
 
     def propose(self, state: ClockState, h: Tensor, active: Tensor) -> Proposal:
         index, elapsed = state
-        target = (index + 1).clamp(max=self.last)
-        remaining = self._at(self.gaps, index) - elapsed
+        target = next_point(index, self.last)
+        remaining = self.at(self.gaps, index) - elapsed
         landing = (h >= remaining * (1 - STRETCH)) & active
         # two equal steps rather than one long and one tiny
-        wanted = torch.where(landing, remaining, torch.where(h > 0.5 * remaining, 0.5 * remaining, h))
+        wanted = where(landing, remaining, where(h > 0.5 * remaining, 0.5 * remaining, h))
         after = elapsed + wanted
-        length = torch.where(active, torch.where(landing, remaining, after - elapsed), torch.zeros_like(h))
-        begin = self._at(self.starts, index)
+        length = where(active, where(landing, remaining, after - elapsed), zero(h))
+        begin = self.at(self.starts, index)
         t0 = begin + self.direction * elapsed
-        t1 = torch.where(landing, self._at(self.ends, target), begin + self.direction * (elapsed + length))
+        t1 = where(landing, self.at(self.ends, target), begin + self.direction * (elapsed + length))
         # ``length`` is ``wanted`` up to rounding, which must not decide what counts as cut
         return Proposal(t0, t1, length, landing, target, wanted < h)
 
     def advance(self, state: ClockState, proposal: Proposal, accept: Tensor) -> ClockState:
         index, elapsed = state
         landed = accept & proposal.landing
-        after = torch.where(landed, torch.zeros_like(elapsed), elapsed + proposal.h)
-        return torch.where(landed, proposal.target, index), torch.where(accept, after, elapsed)
+        after = where(landed, zero(elapsed), elapsed + proposal.h)
+        return where(landed, proposal.target, index), where(accept, after, elapsed)
 
     def position(self, state: ClockState) -> Tensor:
         """Number of the landing point last reached."""
@@ -140,4 +180,14 @@ class RealClock:
     def least_step(self, state: ClockState) -> Tensor:
         """Below this, rounding of the elapsed time eats the step."""
         index, elapsed = state
-        return 4 * self.eps * torch.maximum(elapsed, 1e-3 * self.eps * self._at(self.gaps, index))
+        return 4 * self.eps * maximum(elapsed, 1e-3 * self.eps * self.at(self.gaps, index))
+
+
+def next_point(index: Tensor, last: int | Tensor) -> Tensor:
+    """Number of the landing point ahead of each lane, or the last one."""
+    return clamp(index + 1, most=last)
+
+
+def row(table: Tensor, k: int) -> Tensor:
+    """Row k as a table of its own."""
+    return table[k : k + 1].clone(memory_format=torch.contiguous_format)

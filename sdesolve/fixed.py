@@ -107,9 +107,13 @@ class FixedLoop:
                 report(last)
             return state
         times, steps = map(self._tensors, self.table.rows(first, last))
-        noise = self.noise(first, last) if self.noise else Increment()
-        for k in range(last - first):
-            inc = Increments(times[k], times[k + 1], steps[k], *noise.row(k))
+        # the parts of the noise, each cut into steps
+        noise = [
+            (None,) * (last - first) if x is None else x.unbind()
+            for x in (self.noise(first, last) if self.noise else Increment())
+        ]
+        for k, parts in enumerate(zip(*noise, strict=True)):
+            inc = Increments(times[k], times[k + 1], steps[k], *parts)
             state = self._step(state, inc, run)
             if first + k + 1 in due:
                 self._save(first + k + 1, state, run)

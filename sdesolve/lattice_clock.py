@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sdesolve.brownian.levy import Increment
 from sdesolve.brownian.window import Window, Windows
-from sdesolve.clock import STRETCH, ClockState, Landings, Proposal, RealClock
+from sdesolve.clock import STRETCH, ClockState, Landings, Proposal, RealClock, next_point
 from sdesolve.errors import message
 
 #: parts of a root: 2^_ROOT
@@ -48,51 +48,75 @@ class PathNoise:
         return self.window(start, end)
 
 
+@dataclass(frozen=True)
 class LatticeClock:
     """Landings in reals and in ticks, with the state of each lane in integers.
 
     State: number of the last landing point; tick at which the root starts; its length, 0 without one; how many of its
     2^30 parts are done; how many the next step may take. Ticks count in the direction of time.
 
-    No step is longer than a cell of the window.
-
-    Raises
-    ------
-    ValueError : landing points of the same tick.
+    real : the landing points in real numbers. behind, ahead : (points, 1) or (points, batch), ticks of the landing
+    points that steps come from and go to (one table, or one row of it each, see ``RealClock.stretch``). tick : length
+    of a tick, (1,) or (batch,), float64. longest : no step has more ticks than a cell of the window.
     """
 
-    def __init__(
-        self, landings: Landings, lanes: int, dtype: torch.dtype, device: torch.device, noise: PathNoise
-    ) -> None:
-        self.real = RealClock(landings, lanes, dtype, device)
-        self.direction, self.lanes, self.last = self.real.direction, lanes, self.real.last
-        self.sign = int(self.direction)
-        ticks = self.sign * noise.ticks(landings.points)
-        lane = lambda x, kind: torch.as_tensor(x, dtype=kind, device=device).reshape(-1)
-        self.tick, self.dtype = lane(noise.window.tick, torch.float64), dtype
-        self.longest = 2.0 ** lane(noise.window.depth, torch.float64)
+    real: RealClock
+    behind: Tensor
+    ahead: Tensor
+    tick: Tensor
+    longest: Tensor
+
+    @staticmethod
+    def of(landings: Landings, lanes: int, dtype: torch.dtype, device: torch.device, noise: PathNoise) -> LatticeClock:
+        """The clock of all landing points along a path.
+
+        Raises
+        ------
+        ValueError : landing points of the same tick.
+        """
+        real = RealClock.of(landings, lanes, dtype, device)
+        ticks = int(real.direction) * noise.ticks(landings.points)
+        lane = lambda x: torch.as_tensor(x, dtype=torch.float64, device=device).reshape(-1)
+        tick, longest = lane(noise.window.tick), 2.0 ** lane(noise.window.depth)
         gaps = np.diff(ticks, axis=0)
         if (gaps < _LEAST).any():
             k, column = (int(i[0]) for i in np.nonzero(gaps < _LEAST))
             pair = landings.points[k : k + 2, column].tolist()
             got = f"times {pair[0]!r} and {pair[1]!r}"
-            least = _LEAST * float(self.tick.max())
+            least = _LEAST * float(tick.max())
             accepted = f"times at least {least:.3g} apart, a few ticks of the Brownian path's lattice"
             name, advice = (
                 ("ts, jumps", "") if landings.jumps.any() else ("ts", "Fixed steps, dt=, have no such bound.")
             )
             raise ValueError(message(name, got, accepted, advice))
-        self.ticks = torch.as_tensor(ticks, device=device)
+        table = torch.as_tensor(ticks, device=device)
+        return LatticeClock(real, table, table, tick, longest)
+
+    @property
+    def direction(self) -> float:
+        return self.real.direction
+
+    @property
+    def lanes(self) -> int:
+        return self.real.lanes
+
+    @property
+    def last(self) -> int | Tensor:
+        return self.real.last
+
+    @property
+    def sign(self) -> int:
+        return int(self.real.direction)
 
     def start(self) -> ClockState:
-        index = torch.zeros(self.lanes, dtype=torch.int64, device=self.ticks.device)
-        base = self.real._at(self.ticks, index).expand(self.lanes).clone()
+        index = torch.zeros(self.lanes, dtype=torch.int64, device=self.behind.device)
+        base = self.real.at(self.behind, index).expand(self.lanes).clone()
         return index, base, index.clone(), index.clone(), torch.full_like(index, 1 << _ROOT)
 
     def propose(self, state: ClockState, h: Tensor, active: Tensor) -> Proposal:
         index, base, length, part, most = state
-        target = (index + 1).clamp(max=self.last)
-        goal, since = self.real._at(self.ticks, target), self.real._at(self.ticks, index)
+        target = next_point(index, self.last)
+        goal, since = self.real.at(self.ahead, target), self.real.at(self.behind, index)
         now = self._place(base, length, part)
         wanted = torch.minimum((h.double() / self.tick).clamp(min=1), self.longest)
 
@@ -112,10 +136,10 @@ class LatticeClock:
         end = torch.where(active, torch.where(rooted, inner, free), now)
         after = torch.where(rooted, part + parts, part)
         landing = active & (end == goal)
-        begin, gap = self.real._at(self.real.starts, index), self.real._at(self.real.gaps, index)
+        begin, gap = self.real.at(self.real.starts, index), self.real.at(self.real.gaps, index)
         elapsed = self._length(now - since)
         later = torch.where(landing, gap, self._length(end - since))
-        t1 = torch.where(landing, self.real._at(self.real.ends, target), begin + self.direction * later)
+        t1 = torch.where(landing, self.real.at(self.real.ends, target), begin + self.direction * later)
         taken = torch.where(active, later - elapsed, torch.zeros_like(elapsed))
         cut = (end - now).double() < (1 - 2.0 ** (1 - _COARSE)) * wanted
         ticket = (self.sign * now, self.sign * end, after)
@@ -148,11 +172,11 @@ class LatticeClock:
     def least_step(self, state: ClockState) -> Tensor:
         """A few ticks, or what rounding of the elapsed time would eat."""
         index, base, length, part, _ = state
-        elapsed = self._length(self._place(base, length, part) - self.real._at(self.ticks, index))
-        return torch.maximum(4 * self.real.eps * elapsed, (_LEAST * self.tick).to(self.dtype))
+        elapsed = self._length(self._place(base, length, part) - self.real.at(self.behind, index))
+        return torch.maximum(4 * self.real.eps * elapsed, (_LEAST * self.tick).to(self.real.gaps.dtype))
 
     def _length(self, ticks: Tensor) -> Tensor:
-        return (ticks.double() * self.tick).to(self.dtype)
+        return (ticks.double() * self.tick).to(self.real.gaps.dtype)
 
     def _place(self, base: Tensor, length: Tensor, part: Tensor) -> Tensor:
         """Tick of a part of a root."""

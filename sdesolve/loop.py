@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from sdesolve.brownian.levy import Increment
 from sdesolve.clock import STRETCH, Clock, ClockState, Proposal
+from sdesolve.lanes import clamp, maximum, where
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.solution import Status
 from sdesolve.step_size import PID, rms, scaled
@@ -38,6 +39,19 @@ class Carry(NamedTuple):
     status: Tensor  # (batch,)
     accepted: Tensor  # (lanes,)
     rejected: Tensor  # (lanes,)
+
+
+class Sizes(Protocol):
+    """The part of a carry that decides on the next step: of tensors, or of numbers on the host."""
+
+    @property
+    def clock(self) -> ClockState: ...
+
+    @property
+    def h(self) -> Any: ...
+
+    @property
+    def memory(self) -> tuple[Any, ...]: ...
 
 
 class Attempt(NamedTuple):
@@ -99,8 +113,9 @@ class Loop:
     noise: NoiseSource | None = None
     watcher: Watcher | None = None
     norm: Callable[[Tensor], Tensor] | None = None
+    at_landing: Callable[[Tensor, int], Tensor] | None = None
     jumps: Tensor | None = None
-    max_steps: int = 100_000
+    max_steps: int | Tensor = 100_000
     dense: bool = False
 
     # ---- between the lanes (clocks) and the trajectories
@@ -115,23 +130,21 @@ class Loop:
     def worst(self, ratio: Tensor, running: Tensor) -> Tensor:
         """(batch,) -> (lanes,): a shared clock obeys the worst of the running trajectories."""
         ratio = torch.where(running, ratio, torch.zeros_like(ratio))
-        return ratio if self.clock.lanes == len(ratio) else ratio.amax(0, keepdim=True)
+        return ratio.amax(0, keepdim=True) if self.clock.lanes == 1 else ratio
 
     # ---- one step
 
     def start(self, y: Tensor, cache: tuple[Tensor, ...], h: Tensor, status: Tensor) -> Carry:
         zero = torch.zeros(self.clock.lanes, dtype=torch.int64, device=y.device)
-        ones = torch.ones(self.clock.lanes, dtype=h.dtype, device=y.device)
-        return Carry(y, cache, self.clock.start(), h, (ones,) * self.control.memory, status, zero, zero.clone())
+        none = torch.zeros(self.clock.lanes, dtype=h.dtype, device=y.device)
+        return Carry(y, cache, self.clock.start(), h, (none,) * self.control.memory, status, zero, zero.clone())
 
     def attempt(self, carry: Carry, rest: Tensor | None = None, until: Tensor | None = None) -> Attempt:
         """Try a step. Lanes that have come to landing point ``until`` wait there. Trajectories in ``rest``, (batch,),
         are given a step of length 0, and count as broken: the same verdict as before, with no NaN in the graph."""
         spec = self.system.spec
         running = carry.status == RUNNING
-        active = ~self.clock.finished(carry.clock) & (
-            running.any().reshape(1) if self.clock.lanes != spec.batch else running
-        )
+        active = ~self.clock.finished(carry.clock) & (running.any().reshape(1) if self.clock.lanes == 1 else running)
         if until is not None:
             active = active & (self.clock.position(carry.clock) < until)
         proposal = self.clock.propose(carry.clock, carry.h, active)
@@ -161,7 +174,7 @@ class Loop:
     def _verdict(self, carry: Carry, step: Step, running: Tensor, active: Tensor, rest: Tensor | None) -> _Verdict:
         """Whether the error of each trajectory, and so of each lane, is within its tolerance."""
         ratio = self.ratio(carry.y, step)
-        good = torch.isfinite(ratio)
+        good = ratio < torch.inf  # NaN is not
         if step.failed is not None:
             good = good & ~step.failed
         if rest is not None:
@@ -188,35 +201,21 @@ class Loop:
         return State(other(state.y), tuple(map(other, state.cache)))
 
     def ratio(self, y: Tensor, step: Step) -> Tensor:
-        """Error over tolerance of each trajectory; NaN or infinity where the step gave them."""
+        """Error over tolerance of each trajectory, to be asked for without a graph; NaN or infinity where the step gave
+        them."""
         assert step.error is not None
         y1 = step.state.y
         # y1 - y1 is 0, or NaN where the new state is not finite
-        error = scaled(step.error.detach() + (y1 - y1).detach(), y.detach(), y1.detach(), self.control)
+        error = scaled(step.error + (y1 - y1), y, y1, self.control)
         return self.norm(error) if self.norm else rms(error, self.system.spec)
 
     def _judge(self, carry: Carry, inc: Increments, step: Step, proposal: Proposal, verdict: _Verdict) -> Attempt:
         """What follows from the verdict: the next step sizes, where the clocks stand, who has finished or failed."""
         running, active, ratio, worst, accept, fraction, stale = verdict
-        assert self.method.error_order is not None
-        factor, memory = self.control.proposal(worst, accept, carry.memory, self.method.error_order)
-        h = proposal.h * factor
-        # a step cut short by a landing point says little of how long the next may be
-        h = torch.where(accept & proposal.cut & (factor >= 1), torch.maximum(h, carry.h), h)
-        if fraction is not None:
-            h = torch.where(active & ~accept & (worst <= 1), proposal.h * fraction, h)
-        if self.control.dt_max is not None:
-            h = h.clamp(max=self.control.dt_max * (1 - STRETCH))
-        least = self.clock.least_step(carry.clock)
-        if self.control.dt_min is not None:
-            least = torch.maximum(least, torch.full_like(least, self.control.dt_min))
-        tiny = active & ~accept & (h < least)
-        h = torch.where(active, torch.maximum(h, least), carry.h)
-        keep = accept & ~proposal.cut
-        memory = tuple(torch.where(keep, new, old) for new, old in zip(memory, carry.memory, strict=True))
+        h, memory, tiny = self.sizes(self.clock, carry, proposal, worst, accept, active, fraction)
         clock = self.clock.advance(carry.clock, proposal, accept)
 
-        bad = running & ~torch.isfinite(ratio)
+        bad = running & (ratio == torch.inf)
         reason = torch.where(bad, int(Status.NONFINITE), int(Status.STEP_UNDERFLOW))
         if step.failed is not None:
             reason = torch.where(step.failed, int(Status.NOT_CONVERGED), reason)
@@ -229,6 +228,35 @@ class Loop:
             over = self.to_batch(landed & self.jumps[proposal.target])
             stale = over if stale is None else stale | over
         return Attempt(inc, step, proposal, accept, landed, bad, stale, clock, h, memory, status)
+
+    def sizes(
+        self,
+        clock: Clock,
+        now: Sizes,
+        proposal: Proposal,
+        worst: Any,
+        accept: Any,
+        active: Any,
+        fraction: Any = None,
+    ) -> tuple[Any, tuple[Any, ...], Any]:
+        """The next step of each lane, what the controller remembers, and which lanes can become no shorter."""
+        assert self.method.error_order is not None
+        factor, memory = self.control.proposal(worst, accept, now.memory, self.method.error_order)
+        h = proposal.h * factor
+        # a step cut short by a landing point says little of how long the next may be
+        h = where(accept & proposal.cut & (factor >= 1), maximum(h, now.h), h)
+        if fraction is not None:
+            h = where(active & ~accept & (worst <= 1), proposal.h * fraction, h)
+        if self.control.dt_max is not None:
+            h = clamp(h, most=self.control.dt_max * (1 - STRETCH))
+        least = clock.least_step(now.clock)
+        if self.control.dt_min is not None:
+            least = clamp(least, least=self.control.dt_min)
+        tiny = active & ~accept & (h < least)
+        h = where(active, maximum(h, least), now.h)
+        keep = accept & ~proposal.cut
+        memory = tuple(where(keep, new, old) for new, old in zip(memory, now.memory, strict=True))
+        return h, memory, tiny
 
     def choose(self, mask: Tensor, new: State, old: State) -> State:
         """The new state where ``mask``, (batch,), is true."""
@@ -259,7 +287,7 @@ class Loop:
 
     def _now(self, a: Attempt) -> Tensor:
         """Where the clocks stand after the step, as the functions are given it."""
-        idle = torch.zeros(self.clock.lanes, dtype=torch.bool, device=a.accept.device)
+        idle = torch.zeros_like(a.accept)
         return self.to_state(self.clock.propose(a.clock, a.h, idle).t0)
 
     def running(self, carry: Carry) -> Tensor:

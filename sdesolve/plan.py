@@ -17,12 +17,13 @@ from torch import Tensor
 from sdesolve.brownian.steps import StepNoise
 from sdesolve.clock import STRETCH, Clock, Landings, RealClock
 from sdesolve.coupling import refuse_coupled
-from sdesolve.driver import Outputs, Record, drive
+from sdesolve.driver import drive
 from sdesolve.fixed import FixedLoop, FixedRun
 from sdesolve.interpolate import DenseOutput, dense_output
 from sdesolve.lattice_clock import LatticeClock, PathNoise
 from sdesolve.loop import Carry, Loop, Watcher, failed
 from sdesolve.methods.method import Method
+from sdesolve.outputs import Outputs, Record
 from sdesolve.solution import Status
 from sdesolve.step_size import PID, StepTable, first_step, first_stochastic_step
 from sdesolve.system import System
@@ -198,6 +199,7 @@ class AdaptivePlan:
     probe: bool = True
     watcher: Watcher | None = None
     norm: Callable[[Tensor], Tensor] | None = None
+    at_landing: Callable[[Tensor, int], Tensor] | None = None
     compile_chunk: Callable[[Loop], Any] | None = None
     noise: PathNoise | None = None
 
@@ -210,9 +212,9 @@ class AdaptivePlan:
         lanes = 1 if self.shared else spec.batch
         clock: Clock
         if self.noise is None:
-            clock = RealClock(landings, lanes, spec.time_dtype, spec.device)
+            clock = RealClock.of(landings, lanes, spec.time_dtype, spec.device)
         else:
-            clock = LatticeClock(landings, lanes, spec.time_dtype, spec.device, self.noise)
+            clock = LatticeClock.of(landings, lanes, spec.time_dtype, spec.device, self.noise)
         jumps = torch.as_tensor(landings.jumps, device=spec.device) if landings.jumps.any() else None
         loop = Loop(
             system,
@@ -222,6 +224,7 @@ class AdaptivePlan:
             noise=self.noise,
             watcher=self.watcher,
             norm=self.norm,
+            at_landing=self.at_landing,
             jumps=jumps,
             max_steps=self.max_steps,
             dense=self.dense,

@@ -41,10 +41,6 @@ class Problem(nn.Module):
             raise ValueError(message("vectorize", "True with batched=False", "vectorize=True only with batched=True"))
         self.batched, self.vectorize, self.allow_training = batched, vectorize, allow_training
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what was compiled for this object, which no other process could use."""
-        return {name: value for name, value in self.__dict__.items() if name != "_compiled_chunks"}
-
     def _take(self, name: str, function: Any) -> None:
         """Register a function (a module with its parameters), or accept the method of a subclass."""
         if function is None:

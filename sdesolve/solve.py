@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdesolve.adjoint import ADJOINTS, Adjoint
+from sdesolve.adjoint import ADJOINTS, Adjoint, Replay
 from sdesolve.brownian import BrownianPath
 from sdesolve.brownian.steps import OwnSteps, PathSteps
 from sdesolve.brownian.window import window_of_seed, windows_of_seed
 from sdesolve.capture import captured, refuse_training
-from sdesolve.compiled import compile_adaptive, compile_fixed, refuse_gradients
+from sdesolve.compiled import compile_adaptive, compile_fixed
 from sdesolve.errors import SolveError, SolveInterrupted, message
 from sdesolve.lattice_clock import PathNoise
 from sdesolve.methods import choose
@@ -96,10 +96,10 @@ def solve(
     dense : keep what ``solution(t)`` needs between output times (ODEs). With (batch, T) times, t must be common to all.
     shared_steps : adaptive steps common to the batch instead of a step size for every trajectory.
     max_steps : steps a trajectory may take. Default: 100,000 for adaptive steps, no limit for fixed ones.
-    compile : run the loop as one compiled graph. Without gradients, or with ``adjoint="backsolve"``, whose backward
-        solve is eager; not with ``dense``, fixed steps along ``brownian`` or at (batch, T) times, adaptive steps of an
-        SDE at (batch, T) times. Results agree with eager ones to rounding. Keep the problem object: what is compiled
-        is kept with it.
+    compile : run the loop as one compiled graph, and that of its gradients (one derivative: not gradients of
+        gradients). Results agree with eager ones to rounding. Graphs are kept by the structure of the problem and
+        of the request: seeds, tolerances, step counts, parameters and batches above 1 are inputs. Not with ``dense``,
+        fixed steps at (batch, T) times, adaptive steps of an SDE at (batch, T) times.
     events : None; there are none yet.
     progress : True for a bar (needs rich), or a function of the finished fraction.
     on_failure : ``"raise"`` a :class:`SolveError` with the partial solution if a trajectory fails, or ``"return"`` the
@@ -169,10 +169,8 @@ def solve(
         if system.is_sde:
             plan.noise = _path_noise(system, chosen, y, columns, eps, number, ids, brownian, limit)
     if compile:
-        if adjoint == "direct":
-            refuse_gradients(y, found)
         plan.compile_chunk = compile_fixed if isinstance(plan, FixedPlan) else compile_adaptive
-    way = ADJOINTS[adjoint](plan, found)
+    way = Replay(plan, found) if compile and adjoint == "direct" else ADJOINTS[adjoint](plan, found)
     if dense and adjoint != "direct":
         raise ValueError(message("dense", f"True with adjoint={adjoint!r}", "dense=True with adjoint='direct'"))
     return _finish(way, y, spec, times, ids, number, chosen, progress, on_failure)

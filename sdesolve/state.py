@@ -35,6 +35,13 @@ class StateSpec:
     tree: Any = None
     leaves: tuple[tuple[int, ...], ...] = ()
 
+    def resized(self, batch: int) -> StateSpec:
+        """The same for another number of trajectories."""
+        if not self.batched:
+            return self
+        leaves = tuple((batch, *shape[1:]) for shape in self.leaves)
+        return StateSpec(batch, True, (batch, *self.shape[1:]), self.dtype, self.device, self.tree, leaves)
+
     @property
     def time_dtype(self) -> torch.dtype:
         """Times are real numbers of the state's precision."""

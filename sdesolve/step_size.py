@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdesolve.errors import message
+from sdesolve.lanes import clamp, exp, log, where
 from sdesolve.state import StateSpec
 from sdesolve.system import System
 
@@ -201,17 +202,17 @@ class PID:
     def proposal(
         self, ratio: Tensor, accept: Tensor, memory: tuple[Tensor, ...], order: float
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Factor for the next step size, (lanes,), and the memory after an accepted step."""
-        inverse = 1 / ratio.clamp(min=1e-10)
+        """Factor for the next step size, (lanes,), and the memory after an accepted step: logarithms of 1 / e."""
+        inverse = -log(clamp(ratio, least=1e-10))
         p, i, d = self._gains(GAINS["ode"])
-        factor = _power(inverse, (p + i + d) / order)
+        power = inverse * ((p + i + d) / order)
         gains = (-(p + 2 * d) / order, d / order)
         for gain, earlier in zip(gains, memory, strict=False):
-            factor = factor * _power(earlier, gain)
-        retry = (self.safety * _power(inverse, 1 / order)).clamp(max=1.0)
-        factor = torch.where(accept, self.safety * factor, retry)
+            power = power + earlier * gain
+        factor = self.safety * exp(where(accept, power, inverse / order))
+        factor = where(accept, factor, clamp(factor, most=1.0))
         # NaN compares false and so takes the smallest factor
-        factor = torch.where(factor > self.factor_min, factor, self.factor_min).clamp(max=self.factor_max)
+        factor = clamp(where(factor > self.factor_min, factor, self.factor_min), most=self.factor_max)
         return factor, (inverse, *memory)[: self.memory]
 
 
@@ -225,7 +226,10 @@ def _power(x: Tensor, exponent: float) -> Tensor:
 def scaled(error: Tensor, y: Tensor, y1: Tensor | None, control: PID) -> Tensor:
     """error / (atol + rtol max(|y|, |y1|)), elementwise; no error is within a tolerance of 0."""
     size = y.abs() if y1 is None else torch.maximum(y.abs(), y1.abs())
-    return error / (control.atol + control.rtol * size).clamp(min=torch.finfo(size.dtype).tiny)
+    tolerance, tiny = control.atol + control.rtol * size, torch.finfo(size.dtype).tiny
+    if isinstance(control.atol, Tensor) or control.atol < tiny:
+        tolerance = tolerance.clamp(min=tiny)
+    return error / tolerance
 
 
 def rms(x: Tensor, spec: StateSpec) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -34,6 +36,17 @@ class System:
         elif isinstance(problem, ODE):
             self._drift = problem.f
 
+    @property
+    def structure(self) -> Any:
+        """What tells this system's functions from another's, for compiled code."""
+        problem = self.problem
+        names = ("drift", "diffusion") if self.is_sde else ("f",)
+        return (type(problem), *(_structure(getattr(problem, name)) for name in names))
+
+    def resized(self, batch: int) -> System:
+        """The same for another number of trajectories."""
+        return System(self.problem, self.spec.resized(batch))
+
     def _call(self, name: str, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
         spec = self.spec
         if self.problem.vectorize:
@@ -61,7 +74,7 @@ class System:
                 f"{name}: changed a tensor that it had returned before; accepted is a new tensor at every evaluation. "
                 "Drop out= and buffers that are used again."
             )
-        first = pytree.tree_leaves(out)[:1]
+        first = [out] if isinstance(out, Tensor) else pytree.tree_leaves(out)[:1]
         if first and isinstance(first[0], Tensor):
             self._returned[name] = (first[0], _version(first[0]))
 
@@ -131,12 +144,20 @@ class System:
             )
         return out
 
+    def _fits(self, out: Any) -> TypeGuard[Tensor]:
+        """Whether this is a plain state's tensor of its shape and dtype, as it nearly always is."""
+        spec = self.spec
+        return isinstance(out, Tensor) and spec.tree is None and out.shape == spec.shape and out.dtype == spec.dtype
+
     def drift(self, t: Tensor, y: Tensor) -> Tensor:
         """f(t, y) with y's shape."""
         name, spec = self.names[0], self.spec
+        found = self._call(name, self._drift, t, y)
+        if self._fits(found):
+            return found
         shapes = spec.leaves if spec.tree is not None else (spec.shape,)
         parts = []
-        for leaf, shape in zip(self._leaves(name, self._call(name, self._drift, t, y)), shapes, strict=True):
+        for leaf, shape in zip(self._leaves(name, found), shapes, strict=True):
             out = self._tensor(name, leaf)
             if tuple(out.shape) != tuple(shape):
                 raise FunctionError(
@@ -153,8 +174,11 @@ class System:
     def diffusion(self, t: Tensor, y: Tensor) -> Tensor:
         """g(t, y): broadcastable to y's shape, or to (*y.shape, m) for general noise."""
         spec, general = self.spec, self.noise == "general"
+        found = self._call("diffusion", self._diffusion, t, y)
+        if not general and self._fits(found):
+            return found
         shapes = spec.leaves if spec.tree is not None else (spec.shape,)
-        outs = self._leaves("diffusion", self._call("diffusion", self._diffusion, t, y))
+        outs = self._leaves("diffusion", found)
         parts = []
         for leaf, shape in zip(outs, shapes, strict=True):
             out = self._tensor("diffusion", leaf)
@@ -193,6 +217,13 @@ class System:
         size = torch.linalg.vector_norm(g, dim=-1) if self.noise == "general" else g.abs()
         return size.expand(self.spec.shape)
 
+    def moved(self, y: Tensor, h: Tensor, f: Tensor, g: Tensor, w: Tensor, part: float = 1.0) -> Tensor:
+        """y + part (h f + g dW)."""
+        y = torch.addcmul(y, f, h, value=part)
+        if self.noise == "diagonal" and self.spec.batched:
+            return torch.addcmul(y, g, w, value=part)
+        return torch.add(y, self.noise_term(g, w), alpha=part)
+
     def noise_term(self, g: Tensor, w: Tensor) -> Tensor:
         """g dW: elementwise, one w for all elements, or a matrix-vector product."""
         if self.noise == "diagonal":
@@ -215,6 +246,17 @@ class System:
         for k in range(1, m):
             total = total + g[..., k] * w[..., k]
         return total
+
+
+def _structure(thing: Any) -> Any:
+    """The code of a function, or the type of an object that is called."""
+    if isinstance(thing, types.FunctionType):
+        return thing.__code__
+    if isinstance(thing, types.MethodType):
+        return _structure(thing.__func__), type(thing.__self__)
+    if isinstance(thing, functools.partial):
+        return "partial", _structure(thing.func)
+    return type(thing)
 
 
 def _version(x: Tensor) -> int | None:

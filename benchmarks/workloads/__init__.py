@@ -1,8 +1,9 @@
 """The workloads, by name, in the order in which they run."""
 
 from benchmarks.workload import Workload
-from benchmarks.workloads import gbm, lorenz, neural_ode, neural_sde
+from benchmarks.workloads import adaptive_sde, gbm, likelihood, lorenz, neural_ode, neural_sde, scaling
 
 WORKLOADS: dict[str, Workload] = {
-    workload.name: workload for workload in (gbm.WORKLOAD, lorenz.WORKLOAD, neural_ode.WORKLOAD, neural_sde.WORKLOAD)
+    module.WORKLOAD.name: module.WORKLOAD
+    for module in (gbm, lorenz, neural_ode, neural_sde, likelihood, adaptive_sde, scaling)
 }

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 import sdesolve as ss
-from benchmarks.reference import relative_error, rk4
-from benchmarks.workload import Case, Contender, Workload
+from benchmarks.reference import in_double, relative_error, rk4
+from benchmarks.workload import Case, Contender, Target, Workload
 
 BATCH, DIMENSION, WIDTH, TOLERANCE = 512, 16, 64, 1e-5
+
+SHARED = ("sdesolve, shared steps", "sdesolve, shared steps, compiled")
 
 
 class Field(nn.Module):
@@ -42,11 +44,11 @@ def training_step(field: nn.Module, end: Callable[[], Tensor]) -> Tensor:
     return torch.cat([y.detach().reshape(-1), *(g.reshape(-1) for g in gradients)])
 
 
-def cases() -> Sequence[Case]:
+def cases(device: torch.device) -> Sequence[Case]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        field, y0 = Field(), torch.randn(BATCH, DIMENSION)
-    ts = torch.tensor([0.0, 1.0])
+        field, y0 = Field().to(device), torch.randn(BATCH, DIMENSION).to(device)
+    ts = torch.tensor([0.0, 1.0], device=device)
     ode = ss.ODE(field)
 
     def ours(**options: Any) -> ss.Solution:
@@ -69,34 +71,37 @@ def cases() -> Sequence[Case]:
 
     @cache
     def exact() -> tuple[Tensor, Tensor]:
-        double = deepcopy(field).double()
-        return halves(training_step(double, lambda: rk4(double.net, y0.double(), 1.0, 50)))
+        double = deepcopy(field).double().cpu()
+        return halves(training_step(double, lambda: rk4(double.net, in_double(y0), 1.0, 50)))
 
     def halves(answer: Tensor) -> tuple[Tensor, Tensor]:
         return answer[: y0.numel()], answer[y0.numel() :]
 
     def error(answer: Tensor) -> float:
-        return max(relative_error(*pair) for pair in zip(halves(answer), exact(), strict=True))
+        return max(relative_error(*pair) for pair in zip(halves(in_double(answer)), exact(), strict=True))
 
     step = lambda end: partial(training_step, field, end)
+    solving = lambda **options: step(lambda: ours(**options).ys[-1])
+    floor, peers = f"{count} network calls alone", ("torchdiffeq odeint", "torchdiffeq odeint_adjoint")
+    back = {"shared_steps": True, "adjoint": "backsolve"}
     return [
         Case(
             f"MLP 16-64-64-16, batch {BATCH}, forward + backward",
             [
-                Contender("sdesolve, shared steps", "ours", step(lambda: ours(shared_steps=True).ys[-1])),
-                Contender("sdesolve, own clocks", "ours", step(lambda: ours().ys[-1])),
-                Contender(
-                    "sdesolve, backsolve", "ours", step(lambda: ours(shared_steps=True, adjoint="backsolve").ys[-1])
-                ),
-                Contender("torchdiffeq odeint", "peer", step(lambda: theirs("odeint")), needs="torchdiffeq"),
-                Contender(
-                    "torchdiffeq odeint_adjoint", "peer", step(lambda: theirs("odeint_adjoint")), needs="torchdiffeq"
-                ),
-                Contender(f"{count} network calls alone", "floor", step(network_calls)),
+                Contender(SHARED[0], "ours", solving(shared_steps=True)),
+                Contender(SHARED[1], "ours", solving(shared_steps=True, compile=True), compiled=True),
+                Contender("sdesolve, own clocks", "ours", solving()),
+                Contender("sdesolve, own clocks, compiled", "ours", solving(compile=True), compiled=True),
+                Contender("sdesolve, backsolve", "ours", solving(**back)),
+                Contender("sdesolve, backsolve, compiled", "ours", solving(**back, compile=True), compiled=True),
+                Contender(peers[0], "peer", step(lambda: theirs("odeint")), needs="torchdiffeq"),
+                Contender(peers[1], "peer", step(lambda: theirs("odeint_adjoint")), needs="torchdiffeq"),
+                Contender(floor, "floor", step(network_calls)),
             ],
             error,
             "relative error of y(1) and of the gradient against RK4 in float64",
             2e-4,
+            [Target(SHARED, peers, 1.4), Target(SHARED, floor, 1 / 1.3)],
         )
     ]
 

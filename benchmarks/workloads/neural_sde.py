@@ -10,16 +10,18 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from itertools import pairwise
 from math import inf
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 import sdesolve as ss
-from benchmarks.reference import is_brownian, relative_error, stratonovich_heun
-from benchmarks.workload import Case, Contender, Workload
+from benchmarks.reference import in_double, is_brownian, relative_error, stratonovich_heun
+from benchmarks.workload import Case, Contender, Target, Workload
 
 BATCH, DIMENSION, WIDTH = 512, 16, 64
+
+EAGER, COMPILED = "sdesolve, eager", "sdesolve, compiled"
 
 
 class Answer(NamedTuple):
@@ -57,10 +59,11 @@ def start() -> tuple[NeuralSDE, Tensor]:
         return NeuralSDE(), torch.randn(BATCH, DIMENSION)
 
 
-def case(dt: float, name: str) -> Case:
+def case(dt: float, name: str, device: torch.device) -> Case:
     """Each answer is judged along its own path, which must be one of a Brownian motion."""
     networks, y0 = start()
-    steps, ts = round(1 / dt), torch.tensor([0.0, 1.0])
+    networks, y0 = networks.to(device), y0.to(device)
+    steps, ts = round(1 / dt), torch.tensor([0.0, 1.0], device=device)
     sde = ss.SDE(networks.f, networks.g, calculus="stratonovich")
 
     def ours(compile: bool) -> Answer:
@@ -69,14 +72,14 @@ def case(dt: float, name: str) -> Case:
         return Answer(ys[-1], our_path)
 
     def our_path() -> tuple[Tensor, Tensor]:
-        path = ss.BrownianPath(0, tuple(y0.shape), cell=dt, dtype=y0.dtype)
-        return torch.full((steps,), dt), path.increments(0, steps)
+        path = ss.BrownianPath(0, tuple(y0.shape), cell=dt, dtype=y0.dtype, device=device)
+        return torch.full((steps,), dt), cast(Tensor, path.increments(0, steps))
 
     def theirs() -> Answer:
         import torchsde
 
         # what sdeint makes by default, but with a seed
-        bm = torchsde.BrownianInterval(ts[0], ts[-1], size=tuple(y0.shape), dtype=y0.dtype, entropy=0)
+        bm = torchsde.BrownianInterval(ts[0], ts[-1], size=tuple(y0.shape), dtype=y0.dtype, device=device, entropy=0)
         with torch.no_grad():
             ys = torchsde.sdeint(networks, y0, ts, bm=bm, dt=dt, method="heun")
         return Answer(ys[-1], lambda: their_path(bm))
@@ -95,32 +98,35 @@ def case(dt: float, name: str) -> Case:
         return out
 
     def error(answer: Answer) -> float:
-        lengths, increments = answer.path()
+        lengths, increments = map(in_double, answer.path())
         if not is_brownian(increments):
             return inf
-        double = deepcopy(networks).double()
+        double = deepcopy(networks).double().cpu()
         with torch.no_grad():
-            exact = stratonovich_heun(
-                double.drift, double.diffusion, y0.double(), lengths.double(), increments.double()
-            )
-        return relative_error(answer.y, exact)
+            exact = stratonovich_heun(double.drift, double.diffusion, in_double(y0), lengths, increments)
+        return relative_error(in_double(answer.y), exact)
 
+    floor = f"{4 * steps} network calls alone"
     return Case(
         f"two MLPs 16-64-16, batch {BATCH}, dt = {name}",
         [
-            Contender("sdesolve, eager", "ours", lambda: ours(False)),
-            Contender("sdesolve, compiled", "ours", lambda: ours(True)),
+            Contender(EAGER, "ours", lambda: ours(False)),
+            Contender(COMPILED, "ours", lambda: ours(True), compiled=True),
             Contender("torchsde", "peer", theirs, needs="torchsde"),
-            Contender(f"{4 * steps} network calls alone", "floor", network_calls),
+            Contender(floor, "floor", network_calls),
         ],
         error,
         "relative error of y(1) against Heun in float64 along the same path",
         1e-5,
+        [
+            Target(COMPILED, "torchsde", 20 if name == "0.01" else 2.2),
+            *([Target(EAGER, floor, 1 / 1.25)] if name == "1/128" else []),
+        ],
     )
 
 
-def cases() -> Sequence[Case]:
-    return [case(1 / 128, "1/128"), case(0.01, "0.01")]
+def cases(device: torch.device) -> Sequence[Case]:
+    return [case(1 / 128, "1/128", device), case(0.01, "0.01", device)]
 
 
 WORKLOAD = Workload("neural_sde", "neural SDE, Stratonovich Heun, forward, dt = 1/128 and 0.01", cases)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from sdesolve.adjoint.backsolve import Backsolve
 from sdesolve.adjoint.direct import Adjoint, Direct
+from sdesolve.adjoint.replay import Replay
 from sdesolve.capture import Captured
 from sdesolve.plan import AdaptivePlan, FixedPlan
 
@@ -13,4 +14,4 @@ ADJOINTS: dict[str, Callable[[FixedPlan | AdaptivePlan, Captured], Adjoint]] = {
     "backsolve": Backsolve,
 }
 
-__all__ = ["ADJOINTS", "Adjoint", "Backsolve", "Direct"]
+__all__ = ["ADJOINTS", "Adjoint", "Backsolve", "Direct", "Replay"]

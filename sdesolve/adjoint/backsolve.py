@@ -25,6 +25,8 @@ from torch import Tensor
 
 from sdesolve.capture import Captured, leaves
 from sdesolve.clock import Landings, Proposal
+from sdesolve.compiled.lift import Lifted
+from sdesolve.compiled.step import lifted_drift
 from sdesolve.errors import SolveError, message
 from sdesolve.loop import Effect
 from sdesolve.methods.method import Increments, State, Step
@@ -50,20 +52,29 @@ class Backsolve:
         """Run as one autograd.Function of y0 and of every leaf that the drift depends on."""
         if not torch.is_grad_enabled():
             return self.plan.run(y0, report)
-        parameters = self._parameters(y0)
+        t0, lifted = self._start(), None
+        if self.plan.compile_chunk is None:
+            parameters = self._parameters(t0, y0)
+        else:
+            lifted = lifted_drift(self.plan.system, t0, y0)
+            parameters = [x for x in lifted.tensors if x.requires_grad]
         found: list[Result] = []
-        ys = _Backsolve.apply(self.plan, report, found, len(parameters), y0, *parameters)
+        ys = _Backsolve.apply(self.plan, report, found, lifted, y0, *parameters)
         return replace(found[0], ys=ys)
 
-    def _parameters(self, y0: Tensor) -> list[Tensor]:
-        """Leaves known from the functions' closures and modules, and those found behind one evaluation."""
-        system, spec = self.plan.system, self.plan.system.spec
+    def _start(self) -> Tensor:
+        """The first time, as the drift is given it."""
+        spec = self.plan.system.spec
         start = torch.as_tensor(self.plan.ts[0], dtype=spec.time_dtype, device=spec.device)
         t0 = start[0] if len(start) == 1 else spec.expand(start)
         if t0.ndim == 0 and isinstance(self.plan, AdaptivePlan) and not self.plan.shared:
             t0 = spec.expand(start.expand(spec.batch))
+        return t0
+
+    def _parameters(self, t0: Tensor, y0: Tensor) -> list[Tensor]:
+        """Leaves known from the functions' closures and modules, and those found behind one evaluation."""
         with torch.enable_grad():
-            f = system.drift(t0, y0.detach())
+            f = self.plan.system.drift(t0, y0.detach())
         known = [*self.captured.differentiable(), *([f] if f.requires_grad else [])]
         return leaves(known)
 
@@ -75,14 +86,14 @@ class _Backsolve(torch.autograd.Function):
         plan: Plan,
         report: Report | None,
         found: list[Result],
-        count: int,
+        lifted: Lifted | None,
         y0: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
         with torch.no_grad():
             result = plan.run(y0.detach(), report)
         found.append(result)
-        ctx.plan, ctx.status = plan, result.status
+        ctx.plan, ctx.status, ctx.lifted = plan, result.status, lifted
         ctx.save_for_backward(result.ys, *parameters)
         return result.ys
 
@@ -95,14 +106,20 @@ class _Backsolve(torch.autograd.Function):
             )
         ys, *parameters = ctx.saved_tensors
         scale = grad.abs().nan_to_num().max().clamp(min=torch.finfo(grad.dtype.to_real()).tiny)
-        a, *rest = solve_adjoint(ctx.plan, ys, grad / scale, parameters, ctx.status)
+        a, *rest = solve_adjoint(ctx.plan, ys, grad / scale, parameters, ctx.status, ctx.lifted)
         return None, None, None, None, a * scale, *(g * scale for g in rest)
 
 
 def solve_adjoint(
-    plan: FixedPlan | AdaptivePlan, ys: Tensor, grads: Tensor, parameters: list[Tensor], status: Tensor
+    plan: FixedPlan | AdaptivePlan,
+    ys: Tensor,
+    grads: Tensor,
+    parameters: list[Tensor],
+    status: Tensor,
+    lifted: Lifted | None = None,
 ) -> list[Tensor]:
-    """dL/dy0 and dL/dp from dL/dys; (T, batch, ...) both. Failed trajectories have no part in it."""
+    """dL/dy0 and dL/dp from dL/dys; (T, batch, ...) both. Failed trajectories have no part in it. lifted : the drift as
+    a pure function, for a compiled solve."""
     wrong = status != Status.SUCCESS
     if wrong.any():
         if wrong.all():
@@ -111,16 +128,19 @@ def solve_adjoint(
         good = ys[:, int((~wrong).nonzero()[0])].unsqueeze(1)
         ys, grads = torch.where(mask, good, ys), torch.where(mask, 0.0, grads)
     if isinstance(plan, AdaptivePlan) and plan.ts.shape[1] == 1:
-        return _whole(plan, ys, grads, parameters)
-    return _by_intervals(plan, ys, grads, parameters)
+        return _whole(plan, ys, grads, parameters, lifted)
+    return _by_intervals(plan, ys, grads, parameters, lifted)
 
 
 class AdjointSystem(System):
     """(y, a, dL/dp) as one flat state. origin, end : t at s = 0 and 1, and speed : dt/ds, where trajectories have
-    times of their own."""
+    times of their own. lifted : the drift as a pure function, which compiled code can differentiate."""
 
-    def __init__(self, system: System, parameters: list[Tensor], lanes: bool) -> None:
+    def __init__(self, system: System, parameters: list[Tensor], lanes: bool, lifted: Lifted | None = None) -> None:
         self.system, self.parameters, self.lanes = system, parameters, lanes
+        self.pure = None if lifted is None else lifted.pure
+        self.lifted = () if lifted is None else tuple(x.detach() for x in lifted.tensors)
+        self.wanted = () if lifted is None else tuple(x.requires_grad for x in lifted.tensors)
         self.width = prod(system.spec.shape)
         self.sizes = [self.width, self.width, *(self._flat(p).numel() for p in parameters)]
         self.spec = StateSpec(1, False, (sum(self.sizes),), system.spec.dtype, system.spec.device)
@@ -128,6 +148,14 @@ class AdjointSystem(System):
         self.origin: Tensor | None = None
         self.end: Tensor | None = None
         self.speed: Tensor | None = None
+
+    @property
+    def structure(self) -> Any:
+        return "adjoint", self.system.structure, self.pure, self.wanted, self.lanes, self.speed is not None
+
+    def resized(self, batch: int) -> AdjointSystem:
+        """Itself: its size is that of all trajectories and parameters."""
+        return self
 
     def pack(self, y: Tensor, a: Tensor, grads: list[Tensor]) -> Tensor:
         return torch.cat([y.reshape(-1), a.reshape(-1), *(self._flat(g).to(y.dtype) for g in grads)])
@@ -157,19 +185,37 @@ class AdjointSystem(System):
         else:
             time = spec.expand(t.expand(spec.batch)) if self.lanes else t
             a_in = a
+        f, found = self._pulled(time, state, a_in) if self.pure is not None else self._by_autograd(time, state, a_in)
+        f = f * spec.expand(self.speed) if self.speed is not None else f
+        like = (state, *self.parameters)
+        parts = [torch.zeros_like(x) if g is None else -g for g, x in zip(found, like, strict=True)]
+        return self.pack(f, parts[0], parts[1:])
+
+    def _by_autograd(self, time: Tensor, state: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """f(t, y), a^T df/dy and a^T df/dp."""
         with torch.enable_grad():
             inner = state.detach().requires_grad_()
             f = self.system.drift(time, inner)
-            if f.requires_grad:
-                found: tuple[Tensor | None, ...] = torch.autograd.grad(
-                    f, (inner, *self.parameters), a_in, allow_unused=True, retain_graph=True
-                )
-            else:
-                found = (None,) * (1 + len(self.parameters))
-        f = f.detach() * spec.expand(self.speed) if self.speed is not None else f.detach()
-        like = (inner, *self.parameters)
-        parts = [torch.zeros_like(x) if g is None else -g for g, x in zip(found, like, strict=True)]
-        return self.pack(f, parts[0], parts[1:])
+            if not f.requires_grad:
+                return f, (None,) * (1 + len(self.parameters))
+            inputs = (inner, *self.parameters)
+            found = torch.autograd.grad(f, inputs, a, allow_unused=True, retain_graph=True)
+        return f.detach(), found
+
+    def _pulled(self, time: Tensor, state: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The same of the pure function."""
+        pure = self.pure
+        assert pure is not None
+        chosen = tuple(x for x, want in zip(self.lifted, self.wanted, strict=True) if want)
+
+        def drift(y: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+            some = iter(parameters)
+            every = tuple(next(some) if want else x for x, want in zip(self.lifted, self.wanted, strict=True))
+            return pure((time, y), every)[0]
+
+        pulled = torch.func.vjp(drift, state, chosen)
+        found, gradients = pulled[1](a)
+        return pulled[0], (found, *gradients)
 
     def control(self, control: PID) -> PID:
         """The tolerances for y, a and the parameters. Where components of y have their own, a has the strictest
@@ -211,9 +257,11 @@ def _check(result: Result) -> Result:
     return result
 
 
-def _whole(plan: AdaptivePlan, ys: Tensor, grads: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+def _whole(
+    plan: AdaptivePlan, ys: Tensor, grads: Tensor, parameters: list[Tensor], lifted: Lifted | None
+) -> list[Tensor]:
     """One solve from the last output time to the first; the outputs' gradients enter as jumps on the way."""
-    system = AdjointSystem(plan.system, parameters, lanes=not plan.shared)
+    system = AdjointSystem(plan.system, parameters, not plan.shared, lifted)
     backwards = plan.ts[::-1].copy()
     # which output a landing point is; -1 for a jump of the right-hand side
     landings = Landings.merge(backwards, tuple(plan.control.jumps))
@@ -229,6 +277,13 @@ def _whole(plan: AdaptivePlan, ys: Tensor, grads: Tensor, parameters: list[Tenso
         fresh[system.width :] += a.reshape(-1)
         return Effect(torch.where(landed, torch.cat([fresh, z[2 * system.width :]]), z), changed=landed)
 
+    def at_landing(z: Tensor, point: int) -> Tensor:
+        i = int(outputs[point])
+        if i < 0:
+            return z
+        _, a, rest = system.unpack(z)
+        return torch.cat([ys[i].reshape(-1), (grads[i] + a).reshape(-1), rest])
+
     backward = AdaptivePlan(
         system,
         plan.method,
@@ -237,8 +292,10 @@ def _whole(plan: AdaptivePlan, ys: Tensor, grads: Tensor, parameters: list[Tenso
         shared=True,
         max_steps=plan.max_steps,
         probe=False,
-        watcher=jump,
+        watcher=jump if lifted is None else None,
         norm=system.norm,
+        at_landing=None if lifted is None else at_landing,
+        compile_chunk=plan.compile_chunk,
     )
     zeros = [torch.zeros_like(p) for p in parameters]
     with torch.no_grad():
@@ -246,10 +303,12 @@ def _whole(plan: AdaptivePlan, ys: Tensor, grads: Tensor, parameters: list[Tenso
     return system.gradients(result.ys[-1])
 
 
-def _by_intervals(plan: FixedPlan | AdaptivePlan, ys: Tensor, grads: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+def _by_intervals(
+    plan: FixedPlan | AdaptivePlan, ys: Tensor, grads: Tensor, parameters: list[Tensor], lifted: Lifted | None
+) -> list[Tensor]:
     """A solve for each output interval: for fixed steps, and for output times of each trajectory's own."""
     own = plan.ts.shape[1] > 1
-    system = AdjointSystem(plan.system, parameters, lanes=isinstance(plan, AdaptivePlan) and not plan.shared)
+    system = AdjointSystem(plan.system, parameters, isinstance(plan, AdaptivePlan) and not plan.shared, lifted)
     a, sums = grads[-1], [torch.zeros_like(p) for p in parameters]
     for i in range(len(ys) - 1, 0, -1):
         if own:
@@ -278,6 +337,8 @@ def _interval(plan: FixedPlan | AdaptivePlan, system: AdjointSystem, i: int, own
             max_steps=plan.max_steps,
             probe=False,
             norm=system.norm,
+            compile_chunk=plan.compile_chunk,
         )
     first, last = plan.table.saves[i - 1], plan.table.saves[i]
-    return FixedPlan(system, plan.method, StepTable(ends[:, 0], np.array([(last - first).max()])), ends)
+    table = StepTable(ends[:, 0], np.array([(last - first).max()]))
+    return FixedPlan(system, plan.method, table, ends, compile_chunk=plan.compile_chunk)

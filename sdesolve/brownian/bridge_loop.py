@@ -46,25 +46,27 @@ def add_levels(
         more = share(part, torch.where(mask, r, 0.0), torch.where(mask, d, 0.0))
         return Normals(*(a + b for a, b in zip(total, more, strict=True)))
 
+    ends_of_both = torch.stack([s, e])
+
     def body(level: Tensor, *flat: Tensor) -> tuple[Tensor, ...]:
-        left, right, total = Normals(*flat[:3]), Normals(*flat[3:6]), Normals(*flat[6:])
+        above, total = Normals(*flat[:3]), Normals(*flat[3:])
         shift = depth - 1 - level
         size = torch.ones_like(shift) << shift
-        a, b = s >> shift, e >> shift
-        way_s, sibling_s = halves(left, nodes(level, a >> 1), (1 - 2 * (a & 1)).to(dtype))
-        way_e, sibling_e = halves(right, nodes(level, b >> 1), (1 - 2 * (b & 1)).to(dtype))
+        both = ends_of_both >> shift
+        way, sibling = halves(above, nodes(level, both >> 1), (1 - 2 * (both & 1)).to(dtype))
+        a, b = both.unbind(0)
         parted = (a >> 1) != (b >> 1)
         earlier = (s & (2 * size - 1)) == 0
         # the interval that starts at s, or else the right sibling: never both, as s is an end where its way went right
         own = (a != b) & ((s & (size - 1)) == 0) & ~(parted & earlier)
         taken = own | (parted & ~earlier & ((a & 1) == 0))
-        part = Normals(*(torch.where(own, x, y) for x, y in zip(way_s, sibling_s, strict=True)))
+        part = Normals(*(torch.where(own, x[0], y[0]) for x, y in zip(way, sibling, strict=True)))
         total = added(total, part, torch.where(own, a, a ^ 1) << shift, size, taken)
-        total = added(total, sibling_e, (b ^ 1) << shift, size, parted & ((b & 1) == 1))
-        return (level + 1, *(x.clone() for x in (*way_s, *way_e, *total)))
+        total = added(total, Normals(*(y[1] for y in sibling)), (b ^ 1) << shift, size, parted & ((b & 1) == 1))
+        return (level + 1, *(x.clone() for x in (*way, *total)))
 
     zero = torch.zeros((), dtype=torch.int64, device=s.device)
     shape = torch.broadcast_shapes(root.w.shape[1:], s.shape)
-    wide = tuple(x[k].expand(shape).clone() for k in (0, 1) for x in root)
+    wide = tuple(x.expand((2, *shape)).clone() for x in root)
     found = while_loop(going, body, (zero, *wide, *(x.expand(shape).clone() for x in start)))
-    return Normals(*found[7:])
+    return Normals(*found[4:])

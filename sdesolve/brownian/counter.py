@@ -45,12 +45,13 @@ eager and compiled loops alike.
 """
 
 import operator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sdesolve.brownian.normal import box_muller, uniform
-from sdesolve.brownian.philox import WORD, philox4x32
+from sdesolve.brownian.philox import WORD, is_plain, philox4x32, shared_among_threads
 from sdesolve.errors import message
 
 W, H, K, AREA, OFF_GRID, OFF_GRID_AREA, INNER_AREA = 0, 1, 2, 3, 4, 5, 6
@@ -66,9 +67,10 @@ MAX_CHANNELS = 2**24
 MAX_PATH = 2**32
 """Trajectory ids lie in [0, MAX_PATH)."""
 
-BLOCK = 250_000
-"""Normals that a block should hold: enough that the 0.3 ms of an eager draw do not count, and not so many
-that its temporary tensors leave the cache, which would triple the cost of a normal."""
+BLOCK = 2**18
+"""Normals that a block should hold: enough that the time of a call, which does not depend on it, does not count."""
+CALLS = 2**14
+"""Calls of the generator that are made at once on one thread: their temporary arrays stay in its cache."""
 
 Key = tuple[Tensor, Tensor]
 """Words (k0, k1) of a seed: 0-d int64 tensors."""
@@ -140,9 +142,16 @@ def cell_normals(key: Key, paths: Tensor, channels: int, quads: Tensor, dtype: t
     -------
     `(4 Q, batch, channels)`: row 4 i + j belongs to cell 4 quads[i] + j.
     """
-    counter = whole_cell_counter(paths, channels, quads, stream)
-    z = [torch.stack(_four_normals(key, part, dtype), dim=1) for part in _parts(counter)]
-    return _joined(z).view(CELLS_PER_CALL * quads.shape[0], paths.shape[0], channels)
+    z = _drawn(key, whole_cell_counter(paths, channels, quads, stream), dtype, CELLS_PER_CALL, 1)
+    return z.view(CELLS_PER_CALL * quads.shape[0], paths.shape[0], channels)
+
+
+def quad_normals(
+    key: Key, paths: Tensor, channels: int, quad: Tensor, dtype: torch.dtype, stream: int = W
+) -> tuple[Tensor, ...]:
+    """The same of one quad, (1,), as four tensors (1, batch, channels)."""
+    z = _normals(key, whole_cell_counter(paths, channels, quad, stream), dtype)
+    return tuple(x.view(1, paths.shape[0], channels) for x in z)
 
 
 def off_grid_normals(
@@ -160,11 +169,8 @@ def off_grid_normals(
     `cells` and `ticks`, int64 `(K,)` or `(K, batch)`, name the steps, see `step_cells`; the other arguments
     are those of `cell_normals`. Each step costs a call of its own.
     """
-    counter = off_grid_counter(paths, channels, cells, ticks, stream)
-    draw = _pair_of_normals if count <= 2 else _four_normals
-    parts = [draw(key, part, dtype)[:count] for part in _parts(counter)]
-    shape = cells.shape[0], paths.shape[0], channels
-    return tuple(_joined(list(z)).view(shape) for z in zip(*parts, strict=True))
+    z = _drawn(key, off_grid_counter(paths, channels, cells, ticks, stream), dtype, count, 0)
+    return z.view(count, cells.shape[0], paths.shape[0], channels).unbind()
 
 
 def flat_names(paths: Tensor, channels: int) -> Names:
@@ -177,7 +183,7 @@ def flat_names(paths: Tensor, channels: int) -> Names:
 def normals_of_cells(key: Key, names: Names, cells: Tensor, dtype: torch.dtype, stream: int = W) -> Tensor:
     """Standard normals of single cells, int64 of any shape that broadcasts with the flat names; each costs a call."""
     path, channel = names
-    four = _four_normals(key, (path, (cells >> 2) & WORD, channel | (stream << 24), torch.zeros_like(cells)), dtype)
+    four = _normals(key, (path, (cells >> 2) & WORD, channel | (stream << 24), torch.zeros_like(cells)), dtype)
     which = cells & 3
     low, high = torch.where(which == 0, four[0], four[1]), torch.where(which == 2, four[2], four[3])
     return torch.where(which < 2, low, high)
@@ -189,14 +195,14 @@ def node_normals(
     """Three standard normals by which interval `index` of a level is halved; int64 that broadcast with the names."""
     path, channel = names
     counter = (path, (index >> 32) & WORD, channel | ((level + NODE) << 24), index & WORD)
-    u0, u1, u2, u3 = _uniforms(key, counter, dtype)
-    return *box_muller(u0, u1), box_muller(u2, u3)[0]
+    w, h, k = _normals(key, counter, dtype, 3)
+    return w, h, k
 
 
 def name_normals(key: Key, names: Names, name: Tensor, dtype: torch.dtype, stream: int) -> Tensor:
     """Standard normals of 64-bit names, int64 of any shape that broadcasts with the flat names."""
     path, channel = names
-    return _pair_of_normals(key, (path, (name >> 32) & WORD, channel | (stream << 24), name & WORD), dtype)[0]
+    return _normals(key, (path, (name >> 32) & WORD, channel | (stream << 24), name & WORD), dtype, 1)[0]
 
 
 def _counter(paths: Tensor, channels: int, cells: Tensor, nodes: Tensor, stream: int) -> Words:
@@ -216,40 +222,46 @@ def _flat(values: Tensor, channels: int) -> Tensor:
     return values[..., None].expand(*values.shape, channels).flatten(1)
 
 
-def _parts(counter: Words) -> list[Words]:
-    """The calls cut along the last dimension, so that eager draws keep to blocks; compiled, one part."""
+def _drawn(key: Key, counter: Words, dtype: torch.dtype, count: int, dim: int) -> Tensor:
+    """The first `count` normals of each call, stacked along `dim`; eager, in parts that stay in the cache."""
+    if not all(map(is_plain, (*key, *counter))) or key[0].ndim or key[1].ndim:
+        return torch.stack(_normals(key, counter, dtype, count), dim)
     rows, width = counter[1].shape[0], counter[0].shape[1]
-    size = max(BLOCK // (CELLS_PER_CALL * max(rows, 1)), 1)
-    if torch.compiler.is_compiling() or width <= 2 * size:
-        return [counter]
-    cuts = [slice(begin, begin + size) for begin in range(0, width, size)]
-    c0, c1, c2, c3 = (word.expand(-1, width) for word in counter)
-    return [(c0[:, cut], c1[:, cut], c2[:, cut], c3[:, cut]) for cut in cuts]
+    shape = [rows, width]
+    shape.insert(dim, count)
+    out = torch.empty(shape, dtype=dtype)
+    each = out.unbind(dim)
+    most = 2 * CALLS * torch.get_num_threads() if shared_among_threads(rows * width) else CALLS
+    if rows * width <= most:
+        _normals(key, counter, dtype, count, each)
+        return out
+    columns = min(width, max(most // rows, 1024))
+    lines = max(most // columns, 1)
+    for i in range(0, rows, lines):
+        for j in range(0, width, columns):
+            c0, c1, c2, c3 = (_cut(word, slice(i, i + lines), slice(j, j + columns)) for word in counter)
+            part = c0, c1, c2, c3
+            _normals(key, part, dtype, count, [z[i : i + lines, j : j + columns] for z in each])
+    return out
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+def _cut(word: Tensor, rows: slice, columns: slice) -> Tensor:
+    """A part of a word, along the dimensions in which it varies."""
+    return word[rows if word.shape[0] > 1 else slice(None), columns if word.shape[1] > 1 else slice(None)]
 
 
-def _uniforms(key: Key, counter: Words, dtype: torch.dtype) -> Words:
-    """Uniforms of the four words of each call, of the counter's broadcast shape."""
-    words = philox4x32(*counter, *key)
-    if dtype == torch.float32:
-        u0, u1, u2, u3 = (uniform(word) for word in words)
-        return u0, u1, u2, u3
+def _normals(
+    key: Key, counter: Words, dtype: torch.dtype, count: int = CELLS_PER_CALL, out: Sequence[Tensor] = ()
+) -> tuple[Tensor, ...]:
+    """The first `count` normals of each call, of the counter's broadcast shape; written into `out` if it is given."""
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(message("dtype", dtype, "torch.float32 or torch.float64"))
+    words: list[tuple[Tensor, ...]] = [(word,) for word in philox4x32(*counter, *key)]
     if dtype == torch.float64:
         c0, c1, c2, c3 = counter
         finer = philox4x32(c0, c1, c2 | (REFINEMENT << 24), c3, *key)
-        u0, u1, u2, u3 = (uniform(word, more) for word, more in zip(words, finer, strict=True))
-        return u0, u1, u2, u3
-    raise ValueError(message("dtype", dtype, "torch.float32 or torch.float64"))
-
-
-def _four_normals(key: Key, counter: Words, dtype: torch.dtype) -> Words:
-    u0, u1, u2, u3 = _uniforms(key, counter, dtype)
-    return *box_muller(u0, u1), *box_muller(u2, u3)
-
-
-def _pair_of_normals(key: Key, counter: Words, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    u0, u1, _, _ = _uniforms(key, counter, dtype)
-    return box_muller(u0, u1)
+        words = [(*word, more) for word, more in zip(words, finer, strict=True)]
+    z: list[Tensor] = []
+    for k in range(0, count, 2):
+        z += box_muller(uniform(*words[k]), uniform(*words[k + 1]), out[k : k + 2])
+    return tuple(z[:count])

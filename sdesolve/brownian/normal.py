@@ -1,6 +1,7 @@
 """From random 32-bit words to uniform and normal random numbers."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -30,8 +31,9 @@ def uniform(word: Tensor, finer: Tensor | None = None) -> Tensor:
     return word.to(torch.float64) * 2.0**-32 + (finer.to(torch.float64) + 0.5) * 2.0**-64
 
 
-def box_muller(radius: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-    """Two independent standard normals from two independent uniforms in (0, 1].
+def box_muller(radius: Tensor, angle: Tensor, out: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
+    """Two independent standard normals from two independent uniforms in (0, 1]; or as many as there are tensors in
+    ``out``, into which they are then written.
 
     ::
 
@@ -41,6 +43,8 @@ def box_muller(radius: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
     ----------
     Box, Muller (1958). A note on the generation of random normal deviates. Ann. Math. Statist. 29, 610-611.
     """
-    r = torch.sqrt(torch.log(radius) * -2.0)
+    r = torch.log(radius).mul_(-2.0).sqrt_()
     phi = angle * (2.0 * math.pi)
-    return r * torch.cos(phi), r * torch.sin(phi)
+    if not out:
+        return r * torch.cos(phi), r * torch.sin(phi)
+    return tuple(torch.mul(r, wave(phi), out=z) for wave, z in zip((torch.cos, torch.sin), out, strict=False))

@@ -18,10 +18,12 @@ from sdesolve.brownian.counter import (
     OFF_GRID_AREA,
     H,
     K,
+    Key,
     W,
     cell_normals,
     key_words,
     off_grid_normals,
+    quad_normals,
 )
 from sdesolve.brownian.grid import step_cells
 from sdesolve.brownian.levy import LEVY, Increment, Normals, davie_foster, equal_parts, fold, pairs, reversed_increment
@@ -80,7 +82,65 @@ class Named(NamedTuple):
         return list(pairwise([0, *(1 + np.flatnonzero(ends)).tolist(), len(cells)]))
 
 
-class OwnSteps:
+class StepNormals:
+    """The normals of whole cells and of steps off the grid, for W and what comes with it, and the increments they make.
+
+    key : words of the seed. paths : (batch,) ids. shape : of a trajectory's Brownian motion. levy : what is wanted
+    beside W.
+    """
+
+    def __init__(self, key: Key, paths: Tensor, shape: tuple[int, ...], dtype: torch.dtype, levy: str | None) -> None:
+        self.key, self.paths, self.shape, self.dtype, self.levy = key, paths, shape, dtype, levy
+        self.channels = prod(shape)
+
+    @property
+    def streams(self) -> tuple[int, ...]:
+        """Streams of whole cells that a step reads."""
+        return (W, *({"H": H, "K": K}[name] for name in LEVY[self.levy] if name != "area"))
+
+    def scaled(self, z: tuple[Tensor, ...], scale: Tensor) -> Increment:
+        """Increments over steps h from normals (K, batch, channels); scale: the sign of h times the root of its length,
+        (K,) or (K, batch)."""
+        scale = scale.reshape(*scale.shape, *(1,) * (3 - scale.ndim))
+        shaped = lambda x: x.reshape(*x.shape[:2], *self.shape)
+        last = len(self.streams) - 1
+        # backwards W, K and the areas change their signs, H does not
+        w, H, K, _ = Normals(z[0], z[min(1, last)], z[last]).increment(scale, self.levy)
+        assert w is not None
+        if H is None:
+            return Increment(shaped(w))
+        H = H * scale.sign()
+        area = None
+        if self.levy == "davie-foster":
+            area = davie_foster(w, H, scale * scale, z[-1] * scale.sign())
+        return Increment(w, H, K).map(shaped)._replace(area=area)
+
+    def whole(self, quads: Tensor) -> tuple[Tensor, ...]:
+        """Normals of whole cells, four a quad: of each stream, then of the pairs of channels if areas are wanted."""
+        draw = lambda channels, stream: cell_normals(self.key, self.paths, channels, quads, self.dtype, stream)
+        z = tuple(draw(self.channels, stream) for stream in self.streams)
+        return (*z, draw(pairs(self.channels), AREA)) if self.levy == "davie-foster" else z
+
+    def quad(self, quad: Tensor) -> list[tuple[Tensor, ...]]:
+        """The same of one quad, (1,): for each of its four cells, (1, batch, channels) each. In compiled code nothing
+        stands between these and what uses them."""
+        draw = lambda channels, stream: quad_normals(self.key, self.paths, channels, quad, self.dtype, stream)
+        z = [draw(self.channels, stream) for stream in self.streams]
+        if self.levy == "davie-foster":
+            z.append(draw(pairs(self.channels), AREA))
+        return list(zip(*z, strict=True))
+
+    def off_grid(self, cells: Tensor, ticks: Tensor) -> tuple[Tensor, ...]:
+        """The same of off-grid steps."""
+        name = self.key, self.paths, self.channels, cells, ticks, self.dtype
+        z = off_grid_normals(*name, count=len(self.streams))
+        if self.levy != "davie-foster":
+            return z
+        area = off_grid_normals(self.key, self.paths, pairs(self.channels), cells, ticks, self.dtype, OFF_GRID_AREA)
+        return (*z, *area)
+
+
+class OwnSteps(StepNormals):
     """The steps of the solve are the cells of its path: the root of its length times one normal a step and channel (and
     one for H, one for K), no bridge.
 
@@ -101,9 +161,8 @@ class OwnSteps:
         dtype: torch.dtype,
         levy: str | None = None,
     ) -> None:
-        self.device, self.dtype, self.shape, self.levy = paths.device, dtype, shape, levy
-        self.key, self.paths, self.channels = key_words(seed, paths.device), paths, prod(shape)
-        self.steps, self.dt = steps, dt
+        super().__init__(key_words(seed, paths.device), paths, shape, dtype, levy)
+        self.device, self.steps, self.dt = paths.device, steps, dt
         self.size = max(BLOCK // max(len(paths) * self.channels, 1) // 4 * 4, 4)
         for first in (0, steps.total - 1):
             self.named(first, first + 1)
@@ -116,33 +175,14 @@ class OwnSteps:
         names = step_cells(np.minimum(times[:-1], times[1:]), lengths, self.dt)
         return Named(*names, np.sign(steps) * np.sqrt(np.abs(steps)))
 
-    @property
-    def streams(self) -> tuple[int, ...]:
-        """Streams of whole cells that a step reads."""
-        return (W, *({"H": H, "K": K}[name] for name in LEVY[self.levy] if name != "area"))
-
     def __call__(self, first: int, last: int) -> Increment:
         named = self.named(first, last)
         if self.steps.shared:
             parts = [self._run(named.part(a, b)) for a, b in named.runs()]
-            z = tuple(torch.cat(part) for part in zip(*parts, strict=True))
+            z = parts[0] if len(parts) == 1 else tuple(torch.cat(part) for part in zip(*parts, strict=True))
         else:
             z = self._own_clocks(named)
         return self.scaled(z, torch.as_tensor(named.scale, dtype=self.dtype, device=self.device))
-
-    def scaled(self, z: tuple[Tensor, ...], scale: Tensor) -> Increment:
-        """Increments over steps h from normals (K, batch, channels); scale: the sign of h times the root of its length,
-        (K,) or (K, batch)."""
-        scale = scale.reshape(*scale.shape, *(1,) * (3 - scale.ndim))
-        root, sign, last = scale.abs(), scale.sign(), len(self.streams) - 1
-        w, H, K, _ = Normals(z[0], z[min(1, last)], z[last]).increment(root, self.levy)
-        assert w is not None
-        shaped = lambda x: x.reshape(*x.shape[:2], *self.shape)
-        area = None
-        if self.levy == "davie-foster":
-            assert H is not None
-            area = davie_foster(w, H, root * root, z[-1]) * sign[..., None]
-        return Increment(w * sign, H, None if K is None else K * sign).map(shaped)._replace(area=area)
 
     def _run(self, named: Named) -> tuple[Tensor, ...]:
         cells = named.cells
@@ -152,21 +192,6 @@ class OwnSteps:
         quads = self._int(np.arange(low >> 2, (high >> 2) + 1))
         turn = lambda z: z.flip(0) if cells[0] > cells[-1] else z
         return tuple(turn(z[low & 3 : (low & 3) + len(cells)]) for z in self.whole(quads))
-
-    def whole(self, quads: Tensor) -> tuple[Tensor, ...]:
-        """Normals of whole cells, four a quad: of each stream, then of the pairs of channels if areas are wanted."""
-        draw = lambda channels, stream: cell_normals(self.key, self.paths, channels, quads, self.dtype, stream)
-        z = tuple(draw(self.channels, stream) for stream in self.streams)
-        return (*z, draw(pairs(self.channels), AREA)) if self.levy == "davie-foster" else z
-
-    def off_grid(self, cells: Tensor, ticks: Tensor) -> tuple[Tensor, ...]:
-        """The same of off-grid steps."""
-        name = self.key, self.paths, self.channels, cells, ticks, self.dtype
-        z = off_grid_normals(*name, count=len(self.streams))
-        if self.levy != "davie-foster":
-            return z
-        area = off_grid_normals(self.key, self.paths, pairs(self.channels), cells, ticks, self.dtype, OFF_GRID_AREA)
-        return (*z, *area)
 
     def _own_clocks(self, named: Named) -> tuple[Tensor, ...]:
         cells, regular = self._int(named.cells), torch.as_tensor(named.regular)

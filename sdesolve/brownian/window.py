@@ -38,8 +38,8 @@ SEED_EXPONENT = 32
 #: from so many trajectories times channels on, eager queries sort them by the levels they need
 _SORTED_WIDTH = 4096
 
-#: a part of the flat index
-Cut = slice | Tensor
+#: a part of the flat index, or all of it
+Cut = slice | Tensor | None
 
 _MIX, _MIX_2 = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64
 
@@ -54,6 +54,8 @@ class Source:
 
     def part(self, cut: Cut) -> Source:
         """A part of this one."""
+        if cut is None:
+            return self
         return type(self)(self.key, (self.names[0][cut], self.names[1][cut]), self.dtype)
 
     def cells(self, cells: Tensor) -> Normals:
@@ -71,7 +73,8 @@ class Window:
 
     level : the window's cells are 2^-level of the path's. depth : a tick is 2^-depth of a window's cell. tick : its
     length. first, count : where queries touch a few of the window's cells only, the number of the first, int64 (1,) or
-    (batch,), and how many; their normals are then computed once.
+    (batch,), and how many; their normals are then computed once. known : first (flat), and those normals, (count,
+    batch * channels), where they are at hand; and so for names, those of the source.
     """
 
     def __init__(
@@ -81,21 +84,26 @@ class Window:
         shape: Sequence[int],
         dtype: torch.dtype,
         *,
-        tick: float,
-        level: int = 0,
+        tick: float | Tensor,
+        level: int | Tensor = 0,
         depth: int = DEPTH,
         levy: str | None = None,
         factor: Tensor | None = None,
         first: Tensor | None = None,
         count: int = 0,
+        known: tuple[Tensor, Normals] | None = None,
+        names: Names | None = None,
     ) -> None:
         self.key, self.paths, self.shape, self.dtype = key, paths, tuple(shape), dtype
         self.channels = math.prod(shape)
-        self.source = Source(key, flat_names(paths, self.channels), dtype)
+        self.source = Source(key, flat_names(paths, self.channels) if names is None else names, dtype)
         self.tick, self.level, self.depth = tick, level, depth
         self.levy, self.factor = levy, factor
         self.table: Normals | None = None
-        if first is not None:
+        if known is not None:
+            self.first, self.table = known
+        elif first is not None:
+            assert isinstance(level, int)
             self.first = self._flat(first, self.channels)
             index = self.first + torch.arange(count, device=paths.device)[:, None]
             cuts = _cuts(0, self.source.width, count * max(level, 1))
@@ -133,12 +141,13 @@ class Window:
         """Normals of the intervals; eager, in parts that stay in the cache."""
         width = self.source.width
         if torch.compiler.is_compiling():
-            return self._normals(s, e, slice(0, width), None)
+            return self._normals(s, e, None, None)
         if s.ndim == 1 and s.shape[0] == width > _SORTED_WIDTH:
             return self._by_levels(s, e)
         levels = levels_needed(s, e, self.depth)
         rows = 2 * max(s.numel() // max(s.shape[-1], 1), 1) * max(levels, 1)
-        cuts = _cuts(0, width, rows)
+        cuts: list[Cut] = [*_cuts(0, width, rows)]
+        cuts = cuts if len(cuts) > 1 else [None]
         return _side_by_side([self._normals(_narrow(s, cut), _narrow(e, cut), cut, levels) for cut in cuts])
 
     def _by_levels(self, s: Tensor, e: Tensor) -> Normals:
@@ -160,8 +169,7 @@ class Window:
 
     def _normals(self, s: Tensor, e: Tensor, cut: Cut, levels: int | None) -> Normals:
         """Normals of the intervals for a part of the flat index, see `interval`."""
-        everyone = isinstance(cut, slice) and cut == slice(0, self.source.width)
-        source = self.source if everyone else self.source.part(cut)
+        source = self.source.part(cut)
         roots = lambda cells: self._roots(source, cells) if self.table is None else self._known(cells, cut)
         nodes = lambda level, index: source.nodes(level + self.level, index)
         cells = torch.stack([s, e]) >> self.depth
@@ -180,13 +188,14 @@ class Window:
 
     def _roots(self, source: Source, index: Tensor) -> Normals:
         """Normals of cells of the window."""
-        return descend(source.cells(index >> self.level), source.nodes, index, self.level)
+        level = self.level if isinstance(self.level, int) else 0  # compiled, all other levels have a table
+        return descend(source.cells(index >> level), source.nodes, index, level)
 
     def _known(self, cells: Tensor, cut: Cut) -> Normals:
         """The same from the table."""
         assert self.table is not None
         index = (cells - _narrow(self.first, cut)).clamp(0, len(self.table.w) - 1)
-        rows = [x[:, cut] for x in self.table]
+        rows = self.table if cut is None else [x[:, cut] for x in self.table]
         shape = (*index.shape[:-1], rows[0].shape[-1])
         index = index.expand(shape).reshape(math.prod(shape[:-1]), shape[-1])
         return Normals(*(x.gather(0, index).reshape(shape) for x in rows))
@@ -200,8 +209,9 @@ class Window:
         z = name_normals(
             self.key, names, self._flat(_name(s, e, self.level + self.depth), count), self.dtype, INNER_AREA
         )
-        if self.level == 0:
+        if isinstance(self.level, Tensor) or self.level == 0:
             whole = ((s & ((1 << self.depth) - 1)) == 0) & (e - s == 1 << self.depth)
+            whole = whole & (self.level == 0) if isinstance(self.level, Tensor) else whole
             cell = normals_of_cells(self.key, names, self._flat(s >> self.depth, count), self.dtype, AREA)
             z = torch.where(self._flat(whole, count), cell, z)
         return davie_foster(inc.w, inc.H, length[..., None], self._by_channel(z, s, count))
@@ -216,14 +226,14 @@ def _cuts(begin: int, end: int, rows: int) -> list[slice]:
 
 
 def _narrow(lanes: Tensor, cut: Cut) -> Tensor:
-    return lanes if lanes.shape[-1] == 1 else lanes[..., cut]
+    return lanes if cut is None or lanes.shape[-1] == 1 else lanes[..., cut]
 
 
 def _side_by_side(parts: list[Normals]) -> Normals:
     return parts[0] if len(parts) == 1 else Normals(*(torch.cat(x, -1) for x in zip(*parts, strict=True)))
 
 
-def _name(s: Tensor, e: Tensor, scale: int) -> Tensor:
+def _name(s: Tensor, e: Tensor, scale: int | Tensor) -> Tensor:
     """64 bits for the interval [s, e) in units of 2^-scale cells, the same whatever the units."""
     both = s | e
     low = torch.where(both == 0, 1, both & -both)

@@ -18,8 +18,7 @@ class EulerMaruyama(Method):
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
         y, w = state.y, inc.w
         assert w is not None
-        drift, noise = system.drift(inc.t0, y), system.noise_term(system.diffusion(inc.t0, y), w)
-        return Step(State(y + inc.h * drift + noise))
+        return Step(State(system.moved(y, inc.h, system.drift(inc.t0, y), system.diffusion(inc.t0, y), w)))
 
 
 EULER_MARUYAMA = EulerMaruyama()

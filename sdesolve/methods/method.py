@@ -120,3 +120,8 @@ def combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:
         total = stage * weight if total is None else torch.add(total, stage, alpha=weight)
     assert total is not None
     return total
+
+
+def plain_eager() -> bool:
+    """Whether operations run one by one as they are written: not compiled, and not under a torch.func transform."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is None

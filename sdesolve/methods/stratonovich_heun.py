@@ -1,7 +1,7 @@
 """Heun's method for Stratonovich SDEs.
 
 z   = y + f(t, y) h + g(t, y) dW
-y_1 = y + 1/2 (f(t, y) + f(t_1, z)) h + 1/2 (g(t, y) + g(t_1, z)) dW
+y_1 = z + 1/2 (f(t_1, z) - f(t, y)) h + 1/2 (g(t_1, z) - g(t, y)) dW
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class StratonovichHeun(Method):
     source = "Ruemelin 1982, SIAM J. Numer. Anal. 19:604"
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
-        y, w = state.y, inc.w
+        y, h, w = state.y, inc.h, inc.w
         assert w is not None
-        drift, noise = system.drift(inc.t0, y), system.noise_term(system.diffusion(inc.t0, y), w)
-        z = y + inc.h * drift + noise
-        drift1, noise1 = system.drift(inc.t1, z), system.noise_term(system.diffusion(inc.t1, z), w)
-        y1 = y + (0.5 * inc.h) * (drift + drift1) + 0.5 * (noise + noise1)
-        return Step(State(y1), (0.5 * inc.h) * (drift1 - drift) + 0.5 * (noise1 - noise) if error else None)
+        f, g = system.drift(inc.t0, y), system.diffusion(inc.t0, y)
+        z = system.moved(y, h, f, g, w)
+        f1, g1 = system.drift(inc.t1, z) - f, system.diffusion(inc.t1, z) - g
+        y1 = system.moved(z, h, f1, g1, w, 0.5)
+        return Step(State(y1), 0.5 * (h * f1 + system.noise_term(g1, w)) if error else None)
 
 
 STRATONOVICH_HEUN = StratonovichHeun()

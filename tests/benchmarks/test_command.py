@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.__main__ import INTERRUPTED, SOUND, UNSOUND, is_busy, main
+from benchmarks.__main__ import INTERRUPTED, SOUND, UNSOUND, main
+from benchmarks.machine import is_busy
 from benchmarks.workloads import WORKLOADS
 from tests.benchmarks.stubs import Clock, broken, house, raising, workload_of
 
@@ -37,7 +38,8 @@ def written(path: Path) -> dict[str, Any]:
 def test_list_names_every_workload(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == SOUND
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(WORKLOADS) == ["gbm", "lorenz", "neural_ode", "neural_sde"]
+    assert [line.split()[0] for line in lines] == list(WORKLOADS)
+    assert {"gbm", "lorenz", "neural_ode", "neural_sde", "likelihood", "adaptive_sde", "scaling"} == set(WORKLOADS)
 
 
 @pytest.mark.parametrize("only", ["nonsense", "gbm,nonsense", ","])
@@ -77,7 +79,7 @@ def test_sound_run_exits_with_zero_and_writes_the_file(tmp_path: Path, capsys: p
     assert main(["--repeats", "3", "--json", str(path)], house(good("one"), good("two"))) == SOUND
     data = written(path)
     assert data.keys() == {"schema", "settings", "environment", "interrupted", "cases"}
-    assert data["schema"] == 1
+    assert data["schema"] == 2
     assert data["settings"] == {"repeats": 3, "workloads": ["one", "two"]}
     assert {"torch", "torchsde", "torchdiffeq", "python", "processor", "threads", "date"} <= data["environment"].keys()
     assert [case["workload"] for case in data["cases"]] == ["one", "two"]
@@ -86,8 +88,8 @@ def test_sound_run_exits_with_zero_and_writes_the_file(tmp_path: Path, capsys: p
     assert case["best_peer"] == "theirs"
     ours, theirs, absent, floor = case["contenders"]
     assert ours.keys() == {
-        "name", "role", "status", "raised", "first_seconds", "calls", "seconds", "median", "quartiles",
-        "times_as_fast_as_best_peer", "times_floor", "error",
+        "name", "role", "status", "raised", "compiled", "first_seconds", "second_process_seconds", "peak_bytes",
+        "calls", "seconds", "median", "quartiles", "times_as_fast_as_best_peer", "times_floor", "error",
     }  # fmt: skip
     assert [c["status"] for c in case["contenders"]] == ["measured", "measured", "not installed", "measured"]
     assert all(len(c["seconds"]) == 3 and len(c["quartiles"]) == 2 for c in (ours, theirs, floor))

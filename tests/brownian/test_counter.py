@@ -136,6 +136,25 @@ def test_large_batches_are_bitwise_the_same_as_their_shards(dtype):
     assert torch.equal(torch.cat(shards, 1), whole[:, 100_000 : 100_000 + 999 * len(shards)])
 
 
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("paths, channels, quads", [(40_000, 1, 3), (7, 3, 5000), (1, 1, 50_000), (9000, 3, 1)])
+def test_draws_in_parts_are_bitwise_those_of_plain_tensor_arithmetic(monkeypatch, dtype, paths, channels, quads):
+    import sdesolve.brownian.counter as counter
+    import sdesolve.brownian.philox as generator
+
+    def draw():
+        names = key_words(2**40 + 3), torch.arange(paths), channels, torch.arange(-2, quads - 2)
+        off = [off_grid_normals(*names, 5 * names[-1] & 0xFFFFFFFF, dtype, count=count) for count in (1, 2, 3)]
+        return [cell_normals(*names, dtype), *(z for normals in off for z in normals)]
+
+    parts = draw()
+    for module in (counter, generator):
+        monkeypatch.setattr(module, "is_plain", lambda x: False)
+    whole = draw()
+    assert len(parts) == len(whole) == 7
+    assert all(torch.equal(a, b) for a, b in zip(parts, whole, strict=True))
+
+
 @given(st.lists(CELL, min_size=3, max_size=3), st.sampled_from([F32, F64]))
 def test_own_clocks_see_the_noise_of_the_shared_clock(cells, dtype):
     key, paths = key_words(8), ints(4, 5, 6)

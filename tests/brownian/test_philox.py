@@ -3,6 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdesolve.brownian import philox as module
 from sdesolve.brownian.philox import philox4x32
 from tests.brownian.reference import philox
 
@@ -50,3 +51,27 @@ def test_philox_broadcasts_counters_and_keys():
 def test_philox_is_a_bijection_of_its_counters():
     words = philox4x32(torch.arange(2**16), *tensors(5, 6, 7), *tensors(8, 9))
     assert len(torch.unique(torch.stack(words, -1), dim=0)) == 2**16
+
+
+@pytest.mark.parametrize("shapes", [((1, 30_000), (3, 1), (1, 30_000), (1, 1)), ((90_000,),) * 4])
+def test_all_ways_of_computing_give_the_same_words(monkeypatch, shapes):
+    """NumPy's operations, torch's in place for several threads, and those that are compiled; 90,000 calls are enough
+    for threads."""
+    generator, threads = torch.Generator().manual_seed(0), torch.get_num_threads()
+    words = [torch.randint(2**32, shape, generator=generator) for shape in shapes]
+    words[1].reshape(-1)[:3] = torch.tensor([0, 2**31, 2**32 - 1])
+    before, key = [word.clone() for word in words], tensors(2**32 - 1, 0x299F31D0)
+    found = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            assert module.shared_among_threads(90_000) == (count == 2)
+            found.append(philox4x32(*words, *key))
+    finally:
+        torch.set_num_threads(threads)
+    monkeypatch.setattr(module, "is_plain", lambda x: False)
+    plain = philox4x32(*words, *key)
+    assert all(torch.equal(a, b) for ways in found for a, b in zip(ways, plain, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(words, before, strict=True)), "inputs were changed"
+    one = [int(x.expand(plain[0].shape).flatten()[70_001]) for x in words]
+    assert tuple(int(x.flatten()[70_001]) for x in plain) == philox(one, tuple(map(int, key)))

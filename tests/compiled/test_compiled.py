@@ -77,12 +77,6 @@ def test_a_trajectory_that_fails_in_the_compiled_loop_leaves_the_others_alone():
     assert not sol.ys[1].isnan().any() and sol.ys[2, 1].isnan().all()
 
 
-def test_gradients_are_refused_rather_than_lost():
-    net = torch.nn.Linear(1, 1)
-    with pytest.raises(ss.CompileError, match="no_grad"):
-        ss.solve(ss.ODE(lambda t, y: net(y)), torch.ones(2, 1), torch.tensor([0.0, 1.0]), compile=True)
-
-
 def test_what_cannot_be_compiled_is_named_with_its_line():
     def drift(t, y):
         if y.sum() > 0:  # the culprit

@@ -121,6 +121,14 @@ def test_images_and_chunks_change_nothing() -> None:
     assert torch.allclose(in_chunks, expected, rtol=1e-7)
 
 
+@pytest.mark.compile
+def test_compiled_log_likelihood_is_the_eager_one() -> None:
+    x = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        eager, compiled = (diffusion.log_likelihood(learned(), x, dt=0.1, compile=c).log_prob for c in (False, True))
+    torch.testing.assert_close(compiled, eager, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

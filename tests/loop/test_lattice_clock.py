@@ -18,7 +18,7 @@ F64 = torch.float64
 def clock_over(ts, lanes=1, dtype=F64):
     window = window_of_seed(0, torch.arange(lanes), (1,), (min(ts), max(ts)), dtype, None)
     noise = PathNoise(window, lambda times: np.rint(times / window.tick).astype(np.int64))
-    return LatticeClock(Landings.merge(np.array(ts)[:, None], ()), lanes, dtype, torch.device("cpu"), noise)
+    return LatticeClock.of(Landings.merge(np.array(ts)[:, None], ()), lanes, dtype, torch.device("cpu"), noise)
 
 
 def drive(clock, choose):

@@ -1,0 +1,114 @@
+"""docs/benchmarks.md, from the figures of a run and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from benchmarks.figures import Figures, all_targets, caption, milliseconds, title, verdict
+from benchmarks.report import HEADS, LEGEND, first_calls, row
+
+MACHINE = ("processor", "cpu_capability", "device", "cpus", "threads", "system", "machine")
+NOT_VERSIONS = {*MACHINE, "date", "load_average"}
+
+HEAD = """\
+# Benchmarks
+
+Written by `python -m benchmarks --docs docs/benchmarks.md`; do not edit. The contenders of a case do the same work in
+turn, in one process, on the same number of threads, and an answer that is not right wins nothing.
+"""
+
+
+def page(figures: Figures) -> str:
+    """The whole page, in Markdown."""
+    environment = figures["environment"]
+    parts = [HEAD, *_interrupted(figures), "## Machine\n"]
+    parts.append(_table(("", ""), [*_machine(environment), ("versions", _versions(environment))]))
+    if any(case["targets"] for case in figures["cases"]):
+        parts += ["## What it must show\n", _targets(figures)]
+    sentences = list(first_calls(figures))
+    if sentences:
+        parts.append("\n".join(f"- {sentence}" for sentence in sentences) + "\n")
+    parts += ["## Cases\n", f"{LEGEND} Medians are of {figures['settings']['repeats']} turns.\n"]
+    parts += [_case(case) for case in figures["cases"] if case["size"] is None]
+    sized = [case for case in figures["cases"] if case["size"] is not None]
+    if sized:
+        parts += ["## How cost grows\n", "Medians in milliseconds.\n"]
+        parts += [_curve(group, list(cases)) for group, cases in groupby(sized, lambda case: case["size"]["group"])]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _interrupted(figures: Figures) -> Iterator[str]:
+    if figures["interrupted"]:
+        yield "**The run was interrupted: these are the figures of the turns that were finished.**\n"
+
+
+def _machine(environment: Figures) -> Iterator[tuple[str, str]]:
+    yield "date", environment["date"]
+    for key in MACHINE:
+        if environment.get(key) is not None:
+            yield key.replace("_", " "), str(environment[key])
+    if environment.get("load_average") is not None:
+        yield "load before", f"{environment['load_average']:.2f}"
+
+
+def _versions(environment: Figures) -> str:
+    return ", ".join(
+        f"{key} {value}" for key, value in environment.items() if key not in NOT_VERSIONS and value is not None
+    )
+
+
+def _targets(figures: Figures) -> str:
+    rows = (
+        (
+            title(case),
+            target["contender"],
+            target["against"],
+            f"{target['at_least']:.3g}x",
+            "" if target["measured"] is None else f"{target['measured']:.3g}x",
+            verdict(target["holds"]),
+        )
+        for case, target in all_targets(figures)
+    )
+    return _table(("case", "contender", "against", "at least", "measured", ""), rows, numbers=(3, 4))
+
+
+def _case(case: Figures) -> str:
+    parts = [f"### {title(case)}\n"]
+    if case["raised"] is not None:
+        return parts[0] + f"\nCould not be made: {case['raised']}\n"
+    rows = [(c["name"], *row(c), _answer(c)) for c in case["contenders"]]
+    parts.append(_table(("", *HEADS, "answer"), rows, numbers=range(1, 1 + len(HEADS))))
+    parts.append(f"{caption(case)}\n")
+    parts += [f"- {c['name']}: {c['raised']}\n" for c in case["contenders"] if c["raised"] is not None]
+    return "\n".join(parts)
+
+
+def _answer(contender: Figures) -> str:
+    if contender["status"] != "measured":
+        return str(contender["status"])
+    return "agrees" if contender["error"] is not None else ""
+
+
+def _curve(group: str, cases: Sequence[Figures]) -> str:
+    """A row for each size, a column for each contender."""
+    names = list(dict.fromkeys(c["name"] for case in cases for c in case["contenders"]))
+    rows = []
+    for case in cases:
+        found = {c["name"]: c for c in case["contenders"]}
+        rows.append((f"{case['size']['value']:,}", *(_median(found.get(name)) for name in names)))
+    shown = _table((cases[0]["size"]["along"], *names), rows, numbers=range(len(names) + 1))
+    return f"### {group}\n\n{shown}"
+
+
+def _median(contender: Figures | None) -> str:
+    if contender is None:
+        return ""
+    return milliseconds(contender["median"]) if contender["status"] == "measured" else str(contender["status"])
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
+    """A Markdown table; the columns `numbers` are set to the right."""
+    right = set(numbers)
+    lines = [heads, ["---:" if i in right else "---" for i in range(len(heads))], *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"

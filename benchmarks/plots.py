@@ -1,0 +1,115 @@
+"""Charts of a run: times relative to the best peer, and how cost grows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import Figures, title
+
+COLOURS = {"ours": "tab:blue", "peer": "tab:orange", "hand": "tab:green", "floor": "tab:grey"}
+LABELS = {"ours": "sdesolve", "peer": "peers", "hand": "written by hand", "floor": "floor"}
+MARKERS = "osD^vPX*"
+
+
+def plot(figures: Figures, folder: Path) -> list[Path]:
+    """Draw what there is to draw into the folder; returns the files: ``relative.png``, ``scaling.png``."""
+    from matplotlib.figure import Figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    compared = [case for case in figures["cases"] if case["size"] is None and _relative(case)]
+    sized = [case for case in figures["cases"] if case["size"] is not None]
+    if compared:
+        rows = sum(len(_relative(case)) for case in compared)
+        figure = Figure(figsize=(10, 1.2 + 0.24 * rows + 0.35 * len(compared)), layout="constrained")
+        draw_relative(figure, compared)
+        written.append(_save(figure, folder / "relative.png"))
+    if sized:
+        groups = [(name, list(cases)) for name, cases in groupby(sized, lambda case: case["size"]["group"])]
+        figure = Figure(figsize=(10, 4 * ((len(groups) + 1) // 2)), layout="constrained")
+        draw_curves(figure, groups)
+        written.append(_save(figure, folder / "scaling.png"))
+    return written
+
+
+def draw_relative(figure: Any, cases: Sequence[Figures]) -> None:
+    """A row for each contender: its median over that of the case's best peer, with quartiles."""
+    axes = figure.subplots()
+    ticks, names, row = [], [], 0.0
+    for case in cases:
+        head = axes.text(0, -row, f" {title(case)}", transform=axes.get_yaxis_transform(), weight="bold", size=8)
+        head.set(va="center", backgroundcolor="white")
+        row += 1
+        for contender, (low, middle, high) in _relative(case):
+            colour = COLOURS[contender["role"]]
+            axes.plot([low, high], [-row, -row], color=colour, linewidth=3, alpha=0.4, solid_capstyle="butt")
+            axes.plot(middle, -row, "o", color=colour, markersize=6)
+            axes.annotate(factor(middle), (middle, -row), (7, 0), textcoords="offset points", va="center", size=7)
+            ticks.append(-row)
+            names.append(contender["name"])
+            row += 1
+        row += 0.5
+    axes.set_yticks(ticks, names, size=8)
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    axes.set_ylim(-row, 1)
+    axes.set_xscale("log")
+    axes.margins(x=0.1)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("time / time of the fastest peer (left of the line: faster)")
+    present = {c["role"] for case in cases for c, _ in _relative(case)}
+    for role in (role for role in COLOURS if role in present):
+        axes.plot([], [], "o", color=COLOURS[role], label=LABELS[role])
+    figure.legend(loc="outside upper right", ncols=len(present), frameon=False)
+
+
+def factor(value: float) -> str:
+    """Three digits, without exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def draw_curves(figure: Any, groups: Sequence[tuple[str, Sequence[Figures]]]) -> None:
+    """Median against size for each contender, both logarithmic."""
+    grid = figure.subplots((len(groups) + 1) // 2, 2, squeeze=False)
+    for axes, (group, cases) in zip(grid.flat, groups, strict=False):
+        names = dict.fromkeys((c["name"], c["role"]) for case in cases for c in case["contenders"])
+        for marker, (name, role) in zip(MARKERS, names, strict=False):
+            points = [
+                (case["size"]["value"], 1e3 * c["median"])
+                for case in cases
+                for c in case["contenders"]
+                if c["name"] == name and c["status"] == "measured"
+            ]
+            dashes = "--" if "eager" in name else "-"
+            axes.plot(
+                *zip(*points, strict=True), dashes, marker=marker, color=COLOURS[role], label=name
+            ) if points else 0
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_title(group, size=9)
+        axes.set_xlabel(cases[0]["size"]["along"])
+        axes.set_ylabel("ms")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=8)
+    for axes in list(grid.flat)[len(groups) :]:
+        axes.set_axis_off()
+
+
+def _relative(case: Figures) -> list[tuple[Figures, tuple[float, float, float]]]:
+    """Quartile, median, quartile over the best peer's median, for each contender whose answer is right."""
+    best = next((c["median"] for c in case["contenders"] if c["name"] == case["best_peer"]), None)
+    if best is None:
+        return []
+    return [
+        (c, (c["quartiles"][0] / best, c["median"] / best, c["quartiles"][1] / best))
+        for c in case["contenders"]
+        if c["status"] == "measured"
+    ]
+
+
+def _save(figure: Any, path: Path) -> Path:
+    figure.savefig(path, dpi=120)
+    return path

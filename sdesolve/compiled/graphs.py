@@ -1,0 +1,147 @@
+"""Compiled functions, kept by the structure of what they compute, and the errors of those that cannot be compiled.
+
+A function takes ``parts``, Python objects that shape the graph, and tensors. It is compiled once for each structure:
+the code of the user's functions, the method, the kinds of the state and the clock. Within one structure dynamo looks at
+what the graph was specialised to (constants in closures, shapes) and compiles anew where that has changed. Numbers that
+vary from solve to solve are tensors, and the batch is a symbol.
+"""
+
+from __future__ import annotations
+
+import logging
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from sdesolve.compiled.allocation import shared_removals
+from sdesolve.compiled.components import component_vectors
+from sdesolve.errors import CompileError, message
+
+#: structures that are kept; the one that was not used for the longest time goes first
+MOST_STRUCTURES = 256
+#: graphs of one structure
+MOST_GRAPHS = 64
+
+#: structures whose graphs are of one batch each
+_log = logging.getLogger(__name__)
+_static: set[Any] = set()
+_kept: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
+
+
+def graph(key: Any, function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """``function`` compiled for this structure."""
+    if key not in _kept:
+        _require_compiler(device)
+        _kept[key] = _compile(function, device)
+        if len(_kept) > MOST_STRUCTURES:
+            _kept.popitem(last=False)
+    _kept.move_to_end(key)
+    compiled = _kept[key]
+
+    def run(*arguments: Any) -> Any:
+        with explained(), torch.no_grad(), torch._dynamo.config.patch(LIMITS):
+            if key not in _static:
+                try:
+                    return compiled(*arguments)
+                except _compiler_errors() as error:
+                    _log.info("symbolic batch: %s", error)
+                    # perhaps the functions read tensors of one batch: inductor cannot make a symbol a number again
+                    torch._dynamo.reset_code(compiled._torchdynamo_orig_callable.__code__)  # type: ignore[attr-defined]
+            done = compiled(*_unmarked(arguments))
+            _static.add(key)
+            return done
+
+    return run
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Errors of the compiler as a `CompileError` that names the line."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, _compiler_errors()):
+            raise CompileError(_explanation(error)) from error
+        raise
+
+
+# floats are constants of a graph: numbers that vary are tensors, and looking for others traces everything twice
+LIMITS = {
+    "recompile_limit": MOST_GRAPHS,
+    "accumulated_recompile_limit": 100 * MOST_GRAPHS,
+    "specialize_float": True,
+}
+
+
+def forget() -> None:
+    """Drop all compiled functions."""
+    _kept.clear()
+
+
+def mark_batch(tensors: Iterable[Tensor | None], dim: int = 0) -> None:
+    """Let the graph take this dimension as a symbol, so that another batch is another number; a batch of 1 is a graph
+    of its own."""
+    for x in tensors:
+        if x is not None and x.ndim > dim and x.shape[dim] > 1:
+            torch._dynamo.maybe_mark_dynamic(x, dim)
+
+
+def _unmarked(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same without symbols."""
+    for x in pytree.tree_leaves(arguments):
+        if isinstance(x, Tensor) and hasattr(x, "_dynamo_weak_dynamic_indices"):
+            x._dynamo_weak_dynamic_indices = set()
+    return arguments
+
+
+def _compile(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """A compilation of its own: dynamo counts recompilations by code object, so each structure has a copy."""
+    assert isinstance(function, types.FunctionType)
+    code = function.__code__.replace()
+    own = types.FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    # the loop itself in C++: a third of the time of small steps
+    own_passes = {"post_grad_custom_pre_pass": component_vectors(), "_pre_fusion_custom_pass": shared_removals()}
+    options = {"cpp_wrapper": True, **own_passes} if device.type == "cpu" else None
+    return torch.compile(own, fullgraph=True, dynamic=False, options=options)
+
+
+def _compiler_errors() -> tuple[type[BaseException], ...]:
+    from torch._dynamo import exc as dynamo
+    from torch._inductor import exc as inductor
+
+    return (dynamo.TorchDynamoException, inductor.InductorError, inductor.CppCompileError)
+
+
+def _require_compiler(device: torch.device) -> None:
+    if device.type != "cpu":
+        return
+    from torch._inductor import cpp_builder
+    from torch._inductor import exc as inductor
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except (inductor.InvalidCxxCompiler, RuntimeError, OSError) as error:
+        raise CompileError(
+            message(
+                "compile",
+                "True on a machine without a C++ compiler",
+                "True where g++ or clang++ is on the PATH (or named by CXX)",
+                "Install one, or drop compile=True: the eager loop gives the same numbers.",
+            )
+        ) from error
+
+
+def _explanation(error: BaseException) -> str:
+    """Which line of the user's cannot be compiled, as far as the compiler says."""
+    frames = list(getattr(error, "real_stack", None) or [])
+    here = __file__.rsplit("/", 2)[0]
+    own = [f for f in frames if not f.filename.startswith(here) and "/torch/" not in f.filename]
+    place = f"{own[-1].filename}, line {own[-1].lineno}: {own[-1].line}" if own else "the right-hand side"
+    reason = str(error).strip().split("\n")[0]
+    return f"compile: this cannot be compiled: {place}. Drop compile=True, or rewrite that line. ({reason})"

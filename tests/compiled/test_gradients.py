@@ -1,0 +1,104 @@
+"""Gradients of compiled solves are those of the eager ones: the same steps, differentiated."""
+
+import pytest
+import torch
+
+import sdesolve as ss
+from sdesolve.solution import Status
+
+pytestmark = pytest.mark.compile
+
+F64 = torch.float64
+TS = torch.tensor([0.0, 0.4, 1.0], dtype=F64)
+
+
+class Problem:
+    """Networks and a number of their own, and problems that read them out of closures."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).double()
+        self.theta = torch.tensor(0.7, dtype=F64, requires_grad=True)
+        self.parameters = [*self.net.parameters(), self.theta]
+
+    def ode(self):
+        return ss.ODE(lambda t, y: self.net(y) * torch.cos(self.theta * t))
+
+    def sde(self):
+        return ss.SDE(lambda t, y: self.net(y), lambda t, y: 0.3 * self.theta * torch.cos(y))
+
+
+def gradients(problem, parameters, y0, ts, **how):
+    """ys, and the gradients of a weighted sum of all of them by y0 and the parameters."""
+    y0 = y0.clone().requires_grad_()
+    ys = ss.solve(problem, y0, ts, **how).ys
+    weights = torch.linspace(0.3, 1.7, ys.numel(), dtype=F64).reshape(ys.shape)
+    return ys, *torch.autograd.grad((ys * weights).nan_to_num().sum(), [y0, *parameters])
+
+
+def assert_compiled_is_eager(problem, parameters, y0, ts, **how):
+    eager, compiled = (gradients(problem, parameters, y0, ts, compile=c, **how) for c in (False, True))
+    for a, b in zip(compiled, eager, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "backsolve"])
+@pytest.mark.parametrize("how", [{"dt": 0.1}, {"rtol": 1e-5, "atol": 1e-5}], ids=["fixed", "own clocks"])
+def test_gradients_of_a_compiled_ode_solve_are_the_eager_ones(adjoint, how):
+    case = Problem()
+    for batch in (4, 3):  # the second batch takes the first one's graphs
+        y0 = torch.randn(batch, 2, dtype=F64, generator=torch.Generator().manual_seed(batch))
+        assert_compiled_is_eager(case.ode(), case.parameters, y0, TS, adjoint=adjoint, **how)
+
+
+def test_gradients_pass_a_jump_and_output_times_of_each_trajectory():
+    theta = torch.tensor(0.7, dtype=F64, requires_grad=True)
+    left, right = torch.tensor(1.0, dtype=F64), torch.tensor(-2.0, dtype=F64)
+    ode = ss.ODE(lambda t, y: theta * torch.where(t < 0.5, left, right) * y)
+    y0 = torch.tensor([[1.0], [0.3]], dtype=F64)
+    jumps = ss.PID(1e-5, 1e-5, jumps=[0.5])
+    assert_compiled_is_eager(ode, [theta], y0, TS, controller=jumps)
+    assert_compiled_is_eager(ode, [theta], y0, torch.tensor([[0.0, 1.0], [0.2, 0.4]], dtype=F64), rtol=1e-4)
+
+
+def test_gradients_of_compiled_sde_solves_are_the_eager_ones():
+    case = Problem()
+    y0 = torch.randn(3, 2, dtype=F64, generator=torch.Generator().manual_seed(1))
+    # steps off the grid and on it, in one solve
+    ts = torch.tensor([0.0, 0.33, 0.43, 1.03], dtype=F64)
+    assert_compiled_is_eager(case.sde(), case.parameters, y0, ts, dt=0.1, seed=1, method="euler_maruyama")
+    path = ss.BrownianPath(5, (3, 2), cell=0.1, dtype=F64)
+    assert_compiled_is_eager(case.sde(), case.parameters, y0, TS, dt=0.1, brownian=path, method="milstein")
+
+
+@pytest.mark.slow
+def test_gradients_of_compiled_adaptive_sde_steps_are_the_eager_ones():
+    case = Problem()
+    y0 = torch.randn(3, 2, dtype=F64, generator=torch.Generator().manual_seed(1))
+    assert_compiled_is_eager(case.sde(), case.parameters, y0, TS, rtol=1e-2, atol=1e-2, seed=1, method="sriw1")
+
+
+def test_a_trajectory_that_fails_leaves_the_gradients_of_others_alone():
+    theta = torch.tensor(1.0, dtype=F64, requires_grad=True)
+    ode, ts = ss.ODE(lambda t, y: theta * y * y), torch.tensor([0.0, 1.0], dtype=F64)  # blows up at 1 / y0
+    y0 = torch.tensor([[0.5], [2.0], [0.25]], dtype=F64)
+    for how in ({"dt": 0.05}, {"rtol": 1e-6}):
+        how |= {"compile": True, "on_failure": "return"}
+        _, of_y0, of_theta = gradients(ode, [theta], y0, ts, **how)
+        start = y0.clone().requires_grad_()
+        sol = ss.solve(ode, start, ts, **how)
+        assert sol.status.tolist()[::2] == [Status.SUCCESS] * 2
+        good = ss.solve(ode, start[[0, 2]], ts, **{**how, "compile": False}).ys
+        if sol.status[1] == Status.SUCCESS:
+            continue
+        weights = torch.linspace(0.3, 1.7, 6, dtype=F64).reshape(2, 3, 1)[:, [0, 2]]
+        expected = torch.autograd.grad((good * weights).sum(), [start, theta])
+        torch.testing.assert_close(of_y0[[0, 2]], expected[0][[0, 2]], rtol=1e-9, atol=0)
+        torch.testing.assert_close(of_theta, expected[1], rtol=1e-9, atol=0)
+
+
+def test_gradients_of_compiled_gradients_are_refused():
+    theta = torch.tensor(1.0, requires_grad=True)
+    ys = ss.solve(ss.ODE(lambda t, y: theta * y), torch.ones(2, 1), torch.tensor([0.0, 1.0]), dt=0.5, compile=True).ys
+    with pytest.raises(ss.SolveError, match=r"create_graph=True.*compile"):
+        torch.autograd.grad(ys.sum(), theta, create_graph=True)

@@ -1,0 +1,92 @@
+"""What varies from solve to solve is an input of the graph: nothing is compiled anew for it."""
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+import sdesolve as ss
+
+pytestmark = pytest.mark.compile
+
+TS = torch.tensor([0.0, 1.0])
+
+
+def compilations(run):
+    before = counters["stats"]["unique_graphs"]
+    run()
+    return counters["stats"]["unique_graphs"] - before
+
+
+def decay(rate):
+    """A new problem with a function of the same code."""
+    return ss.ODE(lambda t, y: -rate * y)
+
+
+def test_adaptive_steps_compile_once_for_all_problems_of_one_code():
+    def solve(batch=3, rate=1.0, tolerance=1e-4, ts=TS, **how):
+        problem, y0 = decay(torch.tensor(rate)), torch.ones(batch, 2)
+        with torch.no_grad():
+            ys = ss.solve(problem, y0, ts, rtol=tolerance, atol=tolerance, compile=True, **how).ys
+        torch.testing.assert_close(ys[-1], y0 * torch.exp(-rate * (ts[-1] - ts[0])), rtol=1e-2, atol=0)
+
+    assert compilations(solve) == 1
+    for change in (
+        {"batch": 2},
+        {"batch": 1000},
+        {"rate": 2.0},
+        {"tolerance": 1e-6},
+        {"ts": torch.linspace(0, 3, 7)},
+        {"max_steps": 50},
+        {"batch": 5},
+    ):
+        assert compilations(lambda change=change: solve(**change)) == 0, change
+    assert compilations(lambda: solve(batch=1)) == 1
+    assert compilations(lambda: solve(batch=1, rate=3.0)) == 0
+
+
+def test_fixed_steps_compile_once_for_all_seeds_steps_and_batches():
+    def solve(batch=3, dt=0.1, seed=0, ts=TS, paths=None):
+        sde = ss.SDE(lambda t, y: -y, lambda t, y: 0.1 * y, calculus="stratonovich")
+        with torch.no_grad():
+            ss.solve(sde, torch.ones(batch, 1), ts, dt=dt, seed=seed, paths=paths, compile=True, method="heun")
+
+    assert compilations(solve) == 1
+    for change in ({"batch": 50_000}, {"dt": 1e-3}, {"seed": 2**63}, {"paths": [7, 8, 9]}, {"ts": torch.arange(4.0)}):
+        assert compilations(lambda change=change: solve(**change)) == 0, change
+
+
+def test_parameters_of_a_network_that_were_replaced_are_seen_without_compiling():
+    def solve(net):
+        with torch.no_grad():
+            return ss.solve(ss.ODE(lambda t, y: net(y)), torch.ones(3, 2), TS, dt=0.5, compile=True).ys[-1]
+
+    nets = [torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)) for _ in range(2)]
+    found = []
+    assert compilations(lambda: found.append(solve(nets[0]))) == 1
+    assert compilations(lambda: found.append(solve(nets[1]))) == 0
+    with torch.no_grad():
+        for net, ys in zip(nets, found, strict=True):
+            expected = ss.solve(ss.ODE(lambda t, y, net=net: net(y)), torch.ones(3, 2), TS, dt=0.5).ys[-1]
+            torch.testing.assert_close(ys, expected)
+
+
+def test_tensors_of_one_batch_in_a_closure_compile_for_that_batch():
+    def solve(batch):
+        rates = torch.linspace(1, 2, batch)[:, None]
+        with torch.no_grad():
+            ys = ss.solve(decay(rates), torch.ones(batch, 1), TS, dt=0.01, compile=True).ys[-1]
+        torch.testing.assert_close(ys, torch.exp(-rates), rtol=1e-4, atol=0)
+
+    solve(3)
+    solve(4)
+    assert compilations(lambda: solve(3)) == 0
+
+
+def test_many_functions_of_one_structure_are_compiled_each():
+    # as many as torch's own limit of recompilations would have stopped
+    constants = range(10)
+    for constant in constants:
+        f = lambda t, y, constant=constant: -constant * y
+        with torch.no_grad():
+            ys = ss.solve(ss.ODE(f), torch.ones(2, 1), TS, dt=0.5, method="rk4", compile=True).ys[-1]
+            torch.testing.assert_close(ys, ss.solve(ss.ODE(f), torch.ones(2, 1), TS, dt=0.5, method="rk4").ys[-1])
