@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sdesolve.capture import Captured, leaves
 from sdesolve.clock import Landings, Proposal
-from sdesolve.compiled.lift import Lifted
+from sdesolve.compiled.lift import Lifted, all_of, some_of
 from sdesolve.compiled.step import lifted_drift
 from sdesolve.errors import SolveError, message
 from sdesolve.loop import Effect
@@ -206,14 +206,11 @@ class AdjointSystem(System):
         """The same of the pure function."""
         pure = self.pure
         assert pure is not None
-        chosen = tuple(x for x, want in zip(self.lifted, self.wanted, strict=True) if want)
 
         def drift(y: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
-            some = iter(parameters)
-            every = tuple(next(some) if want else x for x, want in zip(self.lifted, self.wanted, strict=True))
-            return pure((time, y), every)[0]
+            return pure((time, y), all_of(self.lifted, self.wanted, parameters))[0]
 
-        pulled = torch.func.vjp(drift, state, chosen)
+        pulled = torch.func.vjp(drift, state, some_of(self.lifted, self.wanted))
         found, gradients = pulled[1](a)
         return pulled[0], (found, *gradients)
 

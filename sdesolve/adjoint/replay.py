@@ -19,7 +19,7 @@ from sdesolve.capture import Captured
 from sdesolve.clock import Landings
 from sdesolve.compiled import adaptive, fixed
 from sdesolve.compiled.layout import unpack_states
-from sdesolve.compiled.lift import Lifted
+from sdesolve.compiled.lift import Lifted, some_of
 from sdesolve.compiled.replay import Cotangents, lifted_of, replay_adaptive, replay_fixed
 from sdesolve.errors import SolveError
 from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result
@@ -52,7 +52,7 @@ class Replay:
             return result
         lifted = lifted_of(plan.system, plan.method, tape[0])
         wanted = tuple(x.requires_grad for x in lifted.tensors)
-        chosen = [x for x, want in zip(lifted.tensors, wanted, strict=True) if want]
+        chosen = some_of(lifted.tensors, wanted)
         run = _Run(plan, tape, lifted, wanted, result)
         return replace(result, ys=_Replay.apply(run, y0, *chosen))
 
@@ -170,7 +170,7 @@ def _first_stage(run: _Run, t: Tensor, y: Tensor, at: Cotangents) -> Cotangents:
     _, *cache = at.states
     if not cache:
         return at
-    chosen = [x for x, want in zip(run.lifted.tensors, run.wanted, strict=True) if want]
+    chosen = some_of(run.lifted.tensors, run.wanted)
     with torch.enable_grad():
         y = y.detach().requires_grad_()
         made = run.plan.method.init(run.plan.system, t, y)

@@ -2,8 +2,11 @@
 
 - `graphs`: compiled functions, kept by structure; what cannot be compiled
 - `layout`: what is carried through a loop, as few tensors
-- `fixed`: chunks of fixed steps
+- `components`, `component_graph`, `allocation`: what inductor is made to do with small states
+- `fixed`, with `weight`: chunks of fixed steps
 - `adaptive`: chunks of adaptive steps
+- `lift`, `step`: a step as a function of all it reads
+- `replay`: recorded steps taken again, backwards, for gradients
 """
 
 from sdesolve.compiled.adaptive import compile_adaptive

@@ -79,11 +79,6 @@ LIMITS = {
 }
 
 
-def forget() -> None:
-    """Drop all compiled functions."""
-    _kept.clear()
-
-
 def mark_batch(tensors: Iterable[Tensor | None], dim: int = 0) -> None:
     """Let the graph take this dimension as a symbol, so that another batch is another number; a batch of 1 is a graph
     of its own."""

@@ -51,6 +51,17 @@ class Lifted(NamedTuple):
     tensors: tuple[Tensor, ...]
 
 
+def some_of(tensors: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> tuple[Tensor, ...]:
+    """Those that are wanted."""
+    return tuple(x for x, want in zip(tensors, wanted, strict=True) if want)
+
+
+def all_of(tensors: tuple[Tensor, ...], wanted: tuple[bool, ...], some: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The tensors, with others in the places of those that are wanted."""
+    others = iter(some)
+    return tuple(next(others) if want else x for x, want in zip(tensors, wanted, strict=True))
+
+
 class _Catch:
     """A backend of dynamo that runs nothing: it keeps the graph, and what it was called with."""
 

@@ -19,7 +19,7 @@ from sdesolve.brownian.levy import LEVY, Increment
 from sdesolve.compiled import adaptive, fixed
 from sdesolve.compiled.graphs import graph, mark_batch
 from sdesolve.compiled.layout import unpack_states
-from sdesolve.compiled.lift import Lifted, Pure
+from sdesolve.compiled.lift import Lifted, Pure, all_of, some_of
 from sdesolve.compiled.step import lifted_step
 from sdesolve.methods.method import Increments, Method, State
 from sdesolve.state import StateSpec
@@ -42,12 +42,9 @@ class _Pull:
         given = tuple(x for x in inc if x is not None)
 
         def step(states: Tensors, chosen: Tensors) -> Tensors:
-            some = iter(chosen)
-            every = tuple(next(some) if want else x for want, x in zip(self.wanted, lifted, strict=True))
-            return self.pure((*states, *given), every)
+            return self.pure((*states, *given), all_of(lifted, self.wanted, chosen))
 
-        chosen = tuple(x for want, x in zip(self.wanted, lifted, strict=True) if want)
-        pulled = torch.func.vjp(step, (state.y, *state.cache), chosen)
+        pulled = torch.func.vjp(step, (state.y, *state.cache), some_of(lifted, self.wanted))
         before, gradients = pulled[1](cotangents)
         return before, gradients
 
