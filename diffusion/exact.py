@@ -72,7 +72,7 @@ class GaussianMixture(nn.Module):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats, ``(batch,)``, at x of shape ``(batch, *state)``."""
         one = torch.ones((), dtype=x.dtype, device=x.device)
-        return torch.logsumexp(self._log_joint(one, torch.zeros_like(one), x)[0], 1)
+        return torch.logsumexp(self._log_joint(one, torch.zeros_like(one), x)[0], 0)
 
     def sample(self, n: int, *, seed: int | None = None, generator: torch.Generator | None = None) -> Tensor:
         """n independent draws, ``(n, *state)``.
@@ -108,17 +108,20 @@ class GaussianMixture(nn.Module):
         return ExactDenoiser(self, process)
 
     def _log_joint(self, alpha: Tensor, sigma: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """log(w_k N(x; alpha m_k, alpha^2 S_k + sigma^2 I)) as ``(batch, K)``, and (cov)^-1 (x - mean) as
-        ``(batch, K, D)``. alpha and sigma are 0-d or ``(batch, 1, ..., 1)``."""
+        """log(w_k N(x; alpha m_k, alpha^2 S_k + sigma^2 I)) as ``(K, batch)``, and (cov)^-1 (x - mean) as
+        ``(K, D, batch)``. alpha and sigma are 0-d or ``(batch, 1, ..., 1)``.
+
+        The batch stands last: D and K are small, and what is small makes slow inner loops.
+        """
         if x.ndim < 1 or x.shape[1:] != self.state:
             raise ValueError(message("x", f"shape {tuple(x.shape)}", f"(batch, {', '.join(map(str, self.state))})"))
-        alpha, sigma = alpha.reshape(-1, 1, 1), sigma.reshape(-1, 1, 1)
-        offset = x.reshape(x.shape[0], 1, -1) - alpha * self.means
-        z = torch.einsum("bki,kij->bkj", offset, self.basis)
-        variances = alpha**2 * self.variances + sigma**2
+        alpha, sigma = alpha.reshape(-1), sigma.reshape(-1)
+        offset = x.reshape(x.shape[0], -1).transpose(0, 1) - alpha * self.means[:, :, None]
+        z = torch.einsum("kib,kij->kjb", offset, self.basis)
+        variances = alpha**2 * self.variances[:, :, None] + sigma**2
         whitened = z / variances
-        log_normal = -0.5 * (z * whitened + torch.log(2 * math.pi * variances)).sum(2)
-        return self.log_weights + log_normal, torch.einsum("bkj,kij->bki", whitened, self.basis)
+        log_normal = -0.5 * (z * whitened + torch.log(2 * math.pi * variances)).sum(1)
+        return self.log_weights[:, None] + log_normal, torch.einsum("kjb,kij->kib", whitened, self.basis)
 
 
 class Gaussian(GaussianMixture):
@@ -151,7 +154,7 @@ class _Score(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         log_joint, gradient = self.mixture._log_joint(self.process.alpha(t), self.process.sigma(t), x)
-        return -(torch.softmax(log_joint, 1)[:, :, None] * gradient).sum(1).reshape(x.shape)
+        return -(torch.softmax(log_joint, 0)[:, None] * gradient).sum(0).transpose(0, 1).reshape(x.shape)
 
 
 class ExactDenoiser(Denoiser):
@@ -167,7 +170,7 @@ class ExactDenoiser(Denoiser):
     def log_prob(self, t: Tensor | float, x: Tensor) -> Tensor:
         """log p_t(x) in nats, ``(batch,)``."""
         t = broadcast_time(t, x)
-        return torch.logsumexp(self.mixture._log_joint(self.process.alpha(t), self.process.sigma(t), x)[0], 1)
+        return torch.logsumexp(self.mixture._log_joint(self.process.alpha(t), self.process.sigma(t), x)[0], 0)
 
 
 def _diagonalised(covariances: Tensor) -> tuple[Tensor, Tensor]:

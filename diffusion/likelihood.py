@@ -71,7 +71,8 @@ def log_likelihood(
     """The log-likelihood of x under the probability flow of a denoiser.
 
     Differentiable with respect to x and the parameters of the denoiser; write ``with torch.no_grad():``
-    around it where that is not wanted, as a graph of the whole solve takes memory.
+    around it where that is not wanted, as a graph of the whole solve takes memory. With ``compile=True`` gradients
+    need ``adjoint="backsolve"``, and what needs none ``torch.no_grad()``.
 
     Parameters
     ----------

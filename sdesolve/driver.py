@@ -6,6 +6,7 @@ Outputs, dense records, progress and Ctrl-C live here, and the one look at the d
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
@@ -14,30 +15,48 @@ from sdesolve.outputs import Outputs, Record
 from sdesolve.shared_clock import SharedClock
 
 
+class Standing(NamedTuple):
+    """How things stand behind a compiled chunk: whether the way to its landing point goes on, whether anyone runs,
+    whether anyone has failed."""
+
+    going: bool
+    running: bool
+    failures: bool
+
+
 def drive(
     loop: Loop,
-    carry: Carry,
+    carry: Carry | None,
     outputs: Outputs,
     records: list[Record] | None = None,
     report: Callable[[Carry], None] | None = None,
-    compiled: Callable[[Carry, int], Carry] | None = None,
+    compiled: Callable[[Carry | None, int], tuple[Carry, Standing]] | None = None,
 ) -> Carry:
     """Run to the end, with one host synchronisation a step.
 
-    ``compiled`` takes a chunk of steps at once, from landing point to landing point: results go into the buffer between
-    chunks. (A buffer written inside the compiled loop would save the waiting, but torch.func transforms, which implicit
-    steps and adjoints need, cannot stand beside such writes.)
+    ``compiled`` takes a chunk of steps at once, from landing point to landing point, and without a carry starts the
+    solve; results go into the buffer between chunks. (A buffer written inside the compiled loop would save the waiting,
+    but torch.func transforms, which implicit steps and adjoints need, cannot stand beside such writes.)
     """
     shared: SharedClock | None = None
     try:
         if compiled is not None:
             for point in range(1, loop.clock.last + 1):
-                while bool(loop.moving(carry, point)):
-                    carry = compiled(carry, point)
+                standing = Standing(True, True, False)
+                while standing.going:
+                    carry, standing = compiled(carry, point)
                     if report:
                         report(carry)
-                outputs.write_row(loop, carry, point)
+                assert carry is not None
+                if standing.failures:
+                    outputs.write_row(loop, carry, point)
+                else:
+                    outputs.write_all(point, carry.y)
+                if not standing.running:
+                    break
+            assert carry is not None
             return carry
+        assert carry is not None
         if SharedClock.fits(loop) and bool((carry.status == RUNNING).all()):
             shared = SharedClock(loop, carry)
             while not shared.finished and shared.step(outputs, records):
@@ -79,6 +98,9 @@ def _eager_step(
         a = loop.attempt(carry, a.broken | failed(carry.status))
     kept = "all" if everyone else "some" if anyone else "none"
     after = loop.commit(carry, a, kept=kept, fresh=not any(stale))
+    if landed and loop.at_landing is not None:
+        y, cache = loop.crossed(after.y, int(a.proposal.target[0]), loop.now(a))
+        after = after._replace(y=y, cache=cache)
     if landed:
         outputs.write(loop, a, running, after.y)
     if records is not None and anyone:

@@ -1,7 +1,7 @@
 """The loop of adaptive steps: one attempt and its commitment, as pure functions.
 
 ``attempt`` takes a step in every lane and judges it; ``commit`` keeps what was accepted. Both are pure functions of
-tensors, so the same two run in the Python loop of ``driver.py`` and in the compiled one of ``compiled.py``.
+tensors, so the same two run in the Python loop of ``driver.py`` and in the compiled ones of ``compiled/``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Carry(NamedTuple):
     cache: tuple[Tensor, ...]  # of the method
     clock: ClockState
     h: Tensor  # (lanes,) the step to try next
-    memory: tuple[Tensor, ...]  # (lanes,) earlier error ratios
+    memory: tuple[Tensor, ...]  # (lanes,) logarithms of 1 / earlier error ratios
     status: Tensor  # (batch,)
     accepted: Tensor  # (lanes,)
     rejected: Tensor  # (lanes,)
@@ -271,7 +271,7 @@ class Loop:
         if kept == "some":
             state = self.choose(self.to_batch(a.accept) & (carry.status == RUNNING), a.step.state, old)
         if a.stale is not None and not fresh:
-            renewed = State(state.y, self.method.init(self.system, self._now(a), state.y))
+            renewed = State(state.y, self.method.init(self.system, self.now(a), state.y))
             state = self.choose(self.to_batch(a.stale), renewed, state)
         taken = a.proposal.h > 0
         return Carry(
@@ -285,10 +285,17 @@ class Loop:
             carry.rejected + (~a.accept & taken),
         )
 
-    def _now(self, a: Attempt) -> Tensor:
+    def now(self, a: Attempt) -> Tensor:
         """Where the clocks stand after the step, as the functions are given it."""
         idle = torch.zeros_like(a.accept)
         return self.to_state(self.clock.propose(a.clock, a.h, idle).t0)
+
+    def crossed(self, y: Tensor, point: int, here: Tensor) -> State:
+        """The state on a landing point behind which the right-hand side, or the state, is another one; all trajectories
+        stand there."""
+        if self.at_landing is not None:
+            y = self.at_landing(y, point)
+        return State(y, self.method.init(self.system, here, y))
 
     def running(self, carry: Carry) -> Tensor:
         """Whether anyone is still running, 0-d."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdesolve.brownian.steps import StepNoise
-from sdesolve.clock import STRETCH, Clock, Landings, RealClock
+from sdesolve.clock import Clock, Landings, RealClock
 from sdesolve.coupling import refuse_coupled
 from sdesolve.driver import drive
 from sdesolve.fixed import FixedLoop, FixedRun
@@ -25,7 +25,9 @@ from sdesolve.loop import Carry, Loop, Watcher, failed
 from sdesolve.methods.method import Method
 from sdesolve.outputs import Outputs, Record
 from sdesolve.solution import Status
-from sdesolve.step_size import PID, StepTable, first_step, first_stochastic_step
+from sdesolve.start import Beginning, Start, evaluations, first_carry, first_values
+from sdesolve.state import finite
+from sdesolve.step_size import PID, StepTable
 from sdesolve.system import System
 
 Report = Callable[[float], None]
@@ -60,15 +62,18 @@ class Interrupted(Exception):  # noqa: N818 - carries a result, and is turned in
         self.result = result
 
 
+def first_time(plan: FixedPlan | AdaptivePlan) -> Tensor:
+    """The first time, as the functions are given it."""
+    spec = plan.system.spec
+    start = torch.as_tensor(plan.ts[0], dtype=spec.time_dtype, device=spec.device)
+    own = isinstance(plan, AdaptivePlan) and not plan.shared
+    return spec.expand(start.expand(spec.batch)) if own or len(start) > 1 else start[0]
+
+
 class Plan(Protocol):
     """A solve that is ready to run from a start state."""
 
     def run(self, y0: Tensor, report: Report | None = None) -> Result: ...
-
-
-def _finite(x: Tensor, lead: int) -> Tensor:
-    """Whether all entries behind the first ``lead`` dimensions are finite."""
-    return torch.isfinite(x).reshape(*x.shape[:lead], -1).all(-1)
 
 
 @dataclass
@@ -86,7 +91,7 @@ class FixedPlan:
     noise: StepNoise | None = None
     dense: bool = False
     isolate: bool = False
-    compile_chunk: Callable[[FixedLoop], Any] | None = None
+    compile_chunk: Callable[..., Any] | None = None
 
     def run(self, y0: Tensor, report: Report | None = None) -> Result:
         loop = FixedLoop(self.system, self.method, self.table, self.noise, dense=self.dense)
@@ -120,7 +125,7 @@ class FixedPlan:
     def _without_failures(self, ys: Tensor) -> Tensor:
         """NaN in all components of a trajectory from its first NaN or infinity on."""
         whole = ys if self.system.spec.batched else ys[:, None]
-        good = _finite(whole.detach(), 2).to(torch.int64).cumprod(0).bool()
+        good = finite(whole.detach(), 2).to(torch.int64).cumprod(0).bool()
         return torch.where(good.reshape(*good.shape, *(1,) * (whole.ndim - 2)), whole, torch.nan).reshape(ys.shape)
 
     def _isolated(self, loop: FixedLoop, y0: Tensor, ys: Tensor, wrong: Tensor) -> Tensor:
@@ -156,17 +161,16 @@ class FixedPlan:
         )
 
     def _status(self, ys: Tensor, run: FixedRun, interrupted: bool) -> tuple[Tensor, Tensor]:
-        finite = _finite(ys if self.system.spec.batched else ys[:, None], 2)
-        good = finite.all(0)
-        status = torch.where(good, int(Status.SUCCESS), int(Status.NONFINITE))
+        good = finite(ys if self.system.spec.batched else ys[:, None], 2)
+        status = torch.where(good.all(0), int(Status.SUCCESS), int(Status.NONFINITE))
         if run.stuck is not None:
             status = torch.where(run.stuck, int(Status.NOT_CONVERGED), status)
         if interrupted:
-            arrived = _finite(run.kept[-1] if self.system.spec.batched else run.kept[-1][None], 1)
+            arrived = finite(run.kept[-1] if self.system.spec.batched else run.kept[-1][None], 1)
             there = np.broadcast_to(run.place[-1] >= 0, (self.system.spec.batch,)).copy()
             under_way = arrived & ~torch.as_tensor(there, device=arrived.device)
             status = torch.where(under_way, int(Status.INTERRUPTED), status)
-        last = (finite.to(torch.int64).cumprod(0).sum(0) - 1).clamp(min=0).cpu().numpy()
+        last = (good.to(torch.int64).cumprod(0).sum(0) - 1).clamp(min=0).cpu().numpy()
         ts = np.broadcast_to(self.ts, (len(self.ts), self.system.spec.batch))
         return status, torch.as_tensor(ts[last, np.arange(len(last))].copy())
 
@@ -200,7 +204,7 @@ class AdaptivePlan:
     watcher: Watcher | None = None
     norm: Callable[[Tensor], Tensor] | None = None
     at_landing: Callable[[Tensor, int], Tensor] | None = None
-    compile_chunk: Callable[[Loop], Any] | None = None
+    compile_chunk: Callable[..., Any] | None = None
     noise: PathNoise | None = None
 
     def __post_init__(self) -> None:
@@ -229,81 +233,54 @@ class AdaptivePlan:
             max_steps=self.max_steps,
             dense=self.dense,
         )
-        carry, extra = self._start(loop, y0)
+        # how far it is to the end, and the length of the first step where it is given
+        span = torch.as_tensor(np.abs(self.ts[-1] - self.ts[0]), dtype=spec.time_dtype, device=spec.device)
+        first = None if self.first is None else torch.full((1,), self.first, dtype=spec.time_dtype, device=spec.device)
+        carry: Carry | None = None
+        compiled = None
+        if self.compile_chunk is not None:
+            check = lambda start: self._check_start(loop, start)
+            compiled = self.compile_chunk(loop, Beginning(y0, span, first, check))
+            extra = compiled.evaluations
+        else:
+            carry, extra = self._start(loop, y0, span, first)
         graph = torch.is_grad_enabled() and self.compile_chunk is None
         outputs = Outputs.make(
             y0, len(self.ts), spec.batch, torch.as_tensor(landings.outputs, device=spec.device), graph
         )
         records: list[Record] | None = [] if self.dense else None
-        compiled = self.compile_chunk(loop) if self.compile_chunk is not None else None
         tell = (lambda c: report(self._fraction(loop, c))) if report else None
         try:
             carry = drive(loop, carry, outputs, records, tell, compiled)
         except KeyboardInterrupt as interrupt:
-            if not hasattr(interrupt, "carry"):
+            carry = getattr(interrupt, "carry", None)
+            if carry is None:
                 raise
-            carry = interrupt.carry
             status = torch.where(carry.status == Status.RUNNING, int(Status.INTERRUPTED), carry.status)
             raise Interrupted(self._result(loop, carry._replace(status=status), outputs, None, extra)) from interrupt
         return self._result(loop, carry, outputs, records, extra)
 
-    def _start(self, loop: Loop, y0: Tensor) -> tuple[Carry, tuple[int, int]]:
-        """First stage, first step size, and the trajectories that fail before they start; evaluations spent."""
-        spec, system, method = self.system.spec, self.system, self.method
-        state = loop.clock.start()
-        nothing = torch.zeros(loop.clock.lanes, dtype=spec.time_dtype, device=spec.device)
-        t0 = loop.to_state(loop.clock.propose(state, nothing, nothing > 0).t0)
-        cache = method.init(system, t0, y0)
-        f0, drifts = method.first_stage(cache), method.first_evaluations
-        with torch.no_grad():
-            if f0 is None:
-                f0, drifts = system.drift(t0, y0), drifts + 1
-            g0 = system.diffusion(t0, y0) if system.is_sde else None
-        f0 = f0.detach()
-        whole = (lambda x: x) if spec.batched else (lambda x: x[None])
-        bad = ~(_finite(whole(f0), 1) & _finite(whole(y0.detach()), 1))
-        if g0 is not None:
-            bad = bad | ~_finite(whole(system.noise_size(g0)), 1)
-        begin = y0.detach()  # what f0 and g0 belong to
-        if bad.any() and torch.is_grad_enabled() and spec.batched and not bad.all():
-            good = y0[int((~bad).nonzero()[0])].detach()
-            y0 = torch.where(spec.expand(bad), good, y0)
-            cache = method.init(system, t0, y0)
-        if self.probe and loop.clock.lanes > 1:
-            self._refuse_coupled(t0, begin, f0, g0)
-        h, spent = self._first_step(loop, t0, begin, f0, g0, bad)
-        status = torch.where(bad, int(Status.NONFINITE), int(Status.RUNNING))
-        return loop.start(y0, cache, h, status), (drifts + spent, int(g0 is not None))
+    def _start(self, loop: Loop, y0: Tensor, span: Tensor, first: Tensor | None) -> tuple[Carry, tuple[int, int]]:
+        """The carry before the first step; evaluations spent."""
+        start, graph = first_values(loop, y0), torch.is_grad_enabled()
+        if graph and self.system.spec.batched and start.bad.any() and not start.bad.all():
+            # those that fail stand with one that does not: no NaN in the graph
+            good = y0[int((~start.bad).nonzero()[0])].detach()
+            y0 = torch.where(self.system.spec.expand(start.bad), good, y0)
+            start = start._replace(cache=self.method.init(self.system, start.t0, y0))
+        self._check_start(loop, start)
+        return first_carry(loop, y0, start, span, first), evaluations(loop, start, first)
 
-    def _refuse_coupled(self, t0: Tensor, y0: Tensor, f0: Tensor, g0: Tensor | None) -> None:
-        system, spec = self.system, self.system.spec
-        refuse_coupled(system.names[0], lambda y: system.drift(t0, y), y0, f0, spec)
-        if g0 is not None:
-            shape = (*spec.shape, g0.shape[-1]) if system.noise == "general" else spec.shape
+    def _check_start(self, loop: Loop, start: Start) -> None:
+        """Raises where trajectories with clocks of their own read each other."""
+        if not self.probe or loop.clock.lanes == 1:
+            return
+        system, spec, t0 = self.system, self.system.spec, start.t0
+        refuse_coupled(system.names[0], lambda y: system.drift(t0, y), start.y, start.f0, spec)
+        if start.g0 is not None:
+            shape = (*spec.shape, start.g0.shape[-1]) if system.noise == "general" else spec.shape
             diffusion = lambda y: system.diffusion(t0, y).expand(shape)
-            refuse_coupled("diffusion", diffusion, y0, g0.expand(shape), spec)
-
-    def _first_step(
-        self, loop: Loop, t0: Tensor, y0: Tensor, f0: Tensor, g0: Tensor | None, bad: Tensor
-    ) -> tuple[Tensor, int]:
-        """The step size of each lane to begin with, and the evaluations of the drift spent on it."""
-        spec, order, spent = self.system.spec, self.method.error_order, 0
-        assert order is not None
-        span = torch.as_tensor(np.abs(self.ts[-1] - self.ts[0]), dtype=spec.time_dtype, device=spec.device)
-        with torch.no_grad():
-            if self.first is not None:
-                h = torch.full((spec.batch,), self.first, dtype=spec.time_dtype, device=spec.device).minimum(span)
-            elif g0 is not None:
-                h = first_stochastic_step(self.system, y0, f0, g0, span.expand(spec.batch), self.control, order)
-            else:
-                wide = span.expand(spec.batch)
-                h = first_step(self.system, t0, y0, f0, wide, loop.clock.direction, self.control, order)
-                spent = 1
-        if self.control.dt_max is not None:
-            h = h.clamp(max=self.control.dt_max * (1 - STRETCH))
-        if loop.clock.lanes == 1:
-            h = torch.where(bad, torch.inf, h).min().clamp(max=float(span.max())).reshape(1)
-        return torch.where(torch.isfinite(h), h, span.expand_as(h)), spent
+            refuse_coupled("diffusion", diffusion, start.y, start.g0.expand(shape), spec)
 
     def _fraction(self, loop: Loop, carry: Carry) -> float:
         idle = torch.zeros(loop.clock.lanes, dtype=torch.bool, device=carry.y.device)
@@ -315,11 +292,13 @@ class AdaptivePlan:
     ) -> Result:
         spec, method = self.system.spec, self.method
         accepted, rejected = loop.to_batch(carry.accepted), loop.to_batch(carry.rejected)
-        idle = torch.zeros(loop.clock.lanes, dtype=torch.bool, device=spec.device)
-        reached = loop.to_batch(loop.clock.propose(carry.clock, carry.h, idle).t0)
         ys = outputs.states(spec.batched)
-        if loop.clock.lanes != spec.batch and bool(failed(carry.status).any()):
-            reached = self._before_failure(ys.detach(), reached)
+        reached = torch.as_tensor(self.ts[-1], device=spec.device).expand(spec.batch)
+        if bool(failed(carry.status).any()):
+            idle = torch.zeros(loop.clock.lanes, dtype=torch.bool, device=spec.device)
+            reached = loop.to_batch(loop.clock.propose(carry.clock, carry.h, idle).t0)
+            if loop.clock.lanes != spec.batch:
+                reached = self._before_failure(ys.detach(), reached)
         return Result(
             ys,
             carry.status,
@@ -333,7 +312,7 @@ class AdaptivePlan:
 
     def _before_failure(self, ys: Tensor, reached: Tensor) -> Tensor:
         """Where a shared clock has gone on since a trajectory failed: the last output time that it had reached."""
-        last = _finite(ys, 2).sum(0).cpu().numpy() - 1
+        last = finite(ys, 2).sum(0).cpu().numpy() - 1
         ahead = torch.as_tensor(self.ts[np.minimum(last + 1, len(self.ts) - 1), 0], device=reached.device)
         had = torch.as_tensor(self.ts[last.clip(min=0), 0], device=reached.device)
         forwards = bool(self.ts[-1, 0] > self.ts[0, 0])

@@ -94,10 +94,11 @@ class SharedClock:
             return True
         y, cache = step.state
         if proposal.landing:
-            outputs.write_all(int(proposal.target), y)
-            if self.jumps and self.jumps[int(proposal.target)]:
+            point = int(proposal.target)
+            if loop.at_landing is not None or (self.jumps and self.jumps[point]):
                 start: Any = real.propose(clock, h, ~_YES)  # type: ignore[arg-type]
-                cache = loop.method.init(loop.system, self._times(start.t0)[0], y)
+                y, cache = loop.crossed(y, point, self._times(start.t0)[0])
+            outputs.write_all(point, y)
         if records is not None:
             t0, _, length = times[:, None].unbind()
             records.append(Record(t0, length, now.y, step.dense, torch.ones_like(self.status, dtype=torch.bool)))

@@ -41,7 +41,7 @@ class Status(IntEnum):
         }[self]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stats:
     """What a solve cost. Tensors are (batch,), one number a trajectory.
 

@@ -96,10 +96,17 @@ def solve(
     dense : keep what ``solution(t)`` needs between output times (ODEs). With (batch, T) times, t must be common to all.
     shared_steps : adaptive steps common to the batch instead of a step size for every trajectory.
     max_steps : steps a trajectory may take. Default: 100,000 for adaptive steps, no limit for fixed ones.
-    compile : run the loop as one compiled graph, and that of its gradients (one derivative: not gradients of
-        gradients). Results agree with eager ones to rounding. Graphs are kept by the structure of the problem and
-        of the request: seeds, tolerances, step counts, parameters and batches above 1 are inputs. Not with ``dense``,
-        fixed steps at (batch, T) times, adaptive steps of an SDE at (batch, T) times.
+    compile : run the loop as one compiled graph, and that of its gradients as another (one derivative: not gradients
+        of gradients). Results agree with eager ones to rounding; where an error estimate is itself rounding, as with
+        tolerances near 1e-5 in float32, a trajectory may take a step more or less. Graphs are kept by the structure of
+        the problem and of the request, and their first call takes seconds, adaptive SDE steps and gradients some tens:
+        seeds, tolerances, step counts, tensors that the functions read and batches above 1 are inputs (with
+        ``"backsolve"`` each batch has a graph). Python numbers in closures, globals and attributes are constants, of
+        which each new value makes a graph: keep those that change in tensors. The functions must not branch on a
+        tensor's value, print, count their calls, or read two tensors that share memory. Not with ``dense``, fixed
+        steps at (batch, T) times, adaptive steps of an SDE at (batch, T) times, ``torch.autocast``; gradients by
+        ``"direct"`` not with ``vectorize=True``, nor where the functions use ``torch.func.grad`` or ``vjp``.
+        Trajectories that read each other are looked for at the first solve of a structure.
     events : None; there are none yet.
     progress : True for a bar (needs rich), or a function of the finished fraction.
     on_failure : ``"raise"`` a :class:`SolveError` with the partial solution if a trajectory fails, or ``"return"`` the

@@ -45,7 +45,8 @@ class StateSpec:
     @property
     def time_dtype(self) -> torch.dtype:
         """Times are real numbers of the state's precision."""
-        return self.dtype.to_real()
+        # (dynamo cannot trace dtype.to_real)
+        return {torch.complex64: torch.float32, torch.complex128: torch.float64}.get(self.dtype, self.dtype)
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -156,6 +157,11 @@ def state_spec(y0: Any, batched: bool) -> tuple[StateSpec, Tensor]:
         shapes,
     )
     return spec, spec.ravel(y0)
+
+
+def finite(x: Tensor, lead: int) -> Tensor:
+    """Whether all entries behind the first ``lead`` dimensions are finite."""
+    return torch.isfinite(x).reshape(*x.shape[:lead], -1).all(-1)
 
 
 def batch_time(t: Tensor, y: Any) -> Tensor:

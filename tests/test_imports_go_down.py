@@ -24,6 +24,7 @@ FLOORS = [
         "sdesolve.fixed",
         "sdesolve.compiled",
         "sdesolve.plan",
+        "sdesolve.start",
         "sdesolve.clock",
         "sdesolve.lanes",
         "sdesolve.outputs",

@@ -24,13 +24,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdesolve.capture import Captured, leaves
-from sdesolve.clock import Landings, Proposal
-from sdesolve.compiled.lift import Lifted, all_of, some_of
+from sdesolve.clock import Landings
+from sdesolve.compiled.lift import Lifted
 from sdesolve.compiled.step import lifted_drift
 from sdesolve.errors import SolveError, message
-from sdesolve.loop import Effect
-from sdesolve.methods.method import Increments, State, Step
-from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result
+from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result, first_time
 from sdesolve.solution import Status
 from sdesolve.state import StateSpec
 from sdesolve.step_size import PID, StepTable, rms
@@ -52,7 +50,7 @@ class Backsolve:
         """Run as one autograd.Function of y0 and of every leaf that the drift depends on."""
         if not torch.is_grad_enabled():
             return self.plan.run(y0, report)
-        t0, lifted = self._start(), None
+        t0, lifted = first_time(self.plan), None
         if self.plan.compile_chunk is None:
             parameters = self._parameters(t0, y0)
         else:
@@ -61,15 +59,6 @@ class Backsolve:
         found: list[Result] = []
         ys = _Backsolve.apply(self.plan, report, found, lifted, y0, *parameters)
         return replace(found[0], ys=ys)
-
-    def _start(self) -> Tensor:
-        """The first time, as the drift is given it."""
-        spec = self.plan.system.spec
-        start = torch.as_tensor(self.plan.ts[0], dtype=spec.time_dtype, device=spec.device)
-        t0 = start[0] if len(start) == 1 else spec.expand(start)
-        if t0.ndim == 0 and isinstance(self.plan, AdaptivePlan) and not self.plan.shared:
-            t0 = spec.expand(start.expand(spec.batch))
-        return t0
 
     def _parameters(self, t0: Tensor, y0: Tensor) -> list[Tensor]:
         """Leaves known from the functions' closures and modules, and those found behind one evaluation."""
@@ -94,7 +83,8 @@ class _Backsolve(torch.autograd.Function):
             result = plan.run(y0.detach(), report)
         found.append(result)
         ctx.plan, ctx.status, ctx.lifted = plan, result.status, lifted
-        ctx.save_for_backward(result.ys, *parameters)
+        # autograd notices those that are changed in place before the gradients are asked for
+        ctx.save_for_backward(result.ys, *parameters, *(() if lifted is None else lifted.tensors))
         return result.ys
 
     @staticmethod
@@ -104,7 +94,8 @@ class _Backsolve(torch.autograd.Function):
                 "adjoint: 'backsolve' was asked for gradients of its gradients (create_graph=True); accepted is one "
                 "derivative. adjoint='direct' can be differentiated as often as you like."
             )
-        ys, *parameters = ctx.saved_tensors
+        ys, *saved = ctx.saved_tensors
+        parameters = saved[: len(saved) - (0 if ctx.lifted is None else len(ctx.lifted.tensors))]
         scale = grad.abs().nan_to_num().max().clamp(min=torch.finfo(grad.dtype.to_real()).tiny)
         a, *rest = solve_adjoint(ctx.plan, ys, grad / scale, parameters, ctx.status, ctx.lifted)
         return None, None, None, None, a * scale, *(g * scale for g in rest)
@@ -140,7 +131,7 @@ class AdjointSystem(System):
         self.system, self.parameters, self.lanes = system, parameters, lanes
         self.pure = None if lifted is None else lifted.pure
         self.lifted = () if lifted is None else tuple(x.detach() for x in lifted.tensors)
-        self.wanted = () if lifted is None else tuple(x.requires_grad for x in lifted.tensors)
+        self.wanted = () if lifted is None else lifted.wanted
         self.width = prod(system.spec.shape)
         self.sizes = [self.width, self.width, *(self._flat(p).numel() for p in parameters)]
         self.spec = StateSpec(1, False, (sum(self.sizes),), system.spec.dtype, system.spec.device)
@@ -204,15 +195,10 @@ class AdjointSystem(System):
 
     def _pulled(self, time: Tensor, state: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The same of the pure function."""
-        pure = self.pure
-        assert pure is not None
-
-        def drift(y: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
-            return pure((time, y), all_of(self.lifted, self.wanted, parameters))[0]
-
-        pulled = torch.func.vjp(drift, state, some_of(self.lifted, self.wanted))
-        found, gradients = pulled[1](a)
-        return pulled[0], (found, *gradients)
+        assert self.pure is not None
+        (f,), pull = self.pure.vjp((state,), (time,), self.lifted, self.wanted)
+        (found,), gradients = pull((a,))
+        return f, (found, *gradients)
 
     def control(self, control: PID) -> PID:
         """The tolerances for y, a and the parameters. Where components of y have their own, a has the strictest
@@ -262,17 +248,7 @@ def _whole(
     backwards = plan.ts[::-1].copy()
     # which output a landing point is; -1 for a jump of the right-hand side
     landings = Landings.merge(backwards, tuple(plan.control.jumps))
-    outputs = torch.as_tensor(np.where(landings.outputs < 0, -1, len(ys) - 1 - landings.outputs), device=ys.device)
-
-    def jump(before: State, inc: Increments, step: Step, accept: Tensor, proposal: Proposal) -> Effect:
-        i = outputs[proposal.target]
-        landed = accept & proposal.landing & (i >= 0)
-        i = i.clamp(min=0)
-        fresh = torch.cat([ys[i].reshape(-1), grads[i].reshape(-1)])
-        z = step.state.y
-        _, a, _ = system.unpack(z)
-        fresh[system.width :] += a.reshape(-1)
-        return Effect(torch.where(landed, torch.cat([fresh, z[2 * system.width :]]), z), changed=landed)
+    outputs = np.where(landings.outputs < 0, -1, len(ys) - 1 - landings.outputs)
 
     def at_landing(z: Tensor, point: int) -> Tensor:
         i = int(outputs[point])
@@ -289,9 +265,8 @@ def _whole(
         shared=True,
         max_steps=plan.max_steps,
         probe=False,
-        watcher=jump if lifted is None else None,
         norm=system.norm,
-        at_landing=None if lifted is None else at_landing,
+        at_landing=at_landing,
         compile_chunk=plan.compile_chunk,
     )
     zeros = [torch.zeros_like(p) for p in parameters]

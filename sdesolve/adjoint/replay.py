@@ -6,12 +6,10 @@ with the number of steps, not with what they evaluate.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,10 +17,11 @@ from sdesolve.capture import Captured
 from sdesolve.clock import Landings
 from sdesolve.compiled import adaptive, fixed
 from sdesolve.compiled.layout import unpack_states
-from sdesolve.compiled.lift import Lifted, some_of
-from sdesolve.compiled.replay import Cotangents, lifted_of, replay_adaptive, replay_fixed
-from sdesolve.errors import SolveError
-from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result
+from sdesolve.compiled.lift import Lifted, Pure, some_of
+from sdesolve.compiled.replay import Cotangents, Tensors, lifted_of, replay_adaptive, replay_fixed
+from sdesolve.compiled.step import lifted_init
+from sdesolve.errors import CompileError, SolveError, message
+from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result, first_time
 from sdesolve.solution import Status
 
 
@@ -39,51 +38,74 @@ class Replay:
         if not torch.is_grad_enabled() or not self._differentiable(y0):
             with torch.no_grad():
                 return plan.run(y0.detach(), report)
+        if plan.system.problem.vectorize:
+            raise CompileError(
+                message(
+                    "compile",
+                    "True with vectorize=True in the problem and adjoint='direct', where gradients are wanted",
+                    "compile=False, adjoint='backsolve', torch.no_grad(), or a function of the whole batch",
+                )
+            )
         tape: list[Any] = []
-        compiler: Callable[..., Any] = fixed.compile_fixed
-        if isinstance(plan, AdaptivePlan):
-            compiler = adaptive.compile_adaptive
-        else:
-            plan = replace(plan, isolate=False)
+        compiler = adaptive.compile_adaptive if isinstance(plan, AdaptivePlan) else fixed.compile_fixed
         plan = replace(plan, compile_chunk=partial(compiler, tape=tape))
         with torch.no_grad():
             result = plan.run(y0.detach(), report)
         if not tape:
             return result
-        lifted = lifted_of(plan.system, plan.method, tape[0])
-        wanted = tuple(x.requires_grad for x in lifted.tensors)
-        chosen = some_of(lifted.tensors, wanted)
-        run = _Run(plan, tape, lifted, wanted, result)
-        return replace(result, ys=_Replay.apply(run, y0, *chosen))
+        step = lifted_of(plan.system, plan.method, tape[0])
+        first = lifted_init(plan.system, plan.method, first_time(plan), y0) if plan.method.first_evaluations else None
+        run = _Run.of(plan, tape, step, first, result.status)
+        ys = [result.ys]  # handed over: what the caller gets is in no graph of its own
+        return replace(result, ys=_Replay.apply(run, step.tensors, ys, y0, *some_of(step.tensors, step.wanted)))
 
     def _differentiable(self, y0: Tensor) -> bool:
         """Whether anything needs a gradient: known from closures, or seen behind one evaluation."""
         if y0.requires_grad or self.captured.differentiable():
             return True
-        system, spec = self.plan.system, self.plan.system.spec
-        start = torch.as_tensor(self.plan.ts[0], dtype=spec.time_dtype, device=spec.device)
-        t0 = start[0] if len(start) == 1 else spec.expand(start)
+        system, t0 = self.plan.system, first_time(self.plan)
         found = [system.drift(t0, y0), *([system.diffusion(t0, y0)] if system.is_sde else [])]
         return any(x.requires_grad for x in found)
 
 
 @dataclass
 class _Run:
-    """A solve that was recorded."""
+    """A solve that was recorded. step, first : the step and the method's cache at the start as pure functions, the
+    latter's tensors found among those of the step. wanted : of which of these gradients are wanted."""
 
     plan: FixedPlan | AdaptivePlan
     tape: list[Any]
-    lifted: Lifted
+    step: Pure
     wanted: tuple[bool, ...]
-    result: Result
+    first: Pure | None
+    places: tuple[int, ...]
+    others: Tensors
+    status: Tensor | None
+
+    @staticmethod
+    def of(plan: Any, tape: list[Any], step: Lifted, first: Lifted | None, status: Tensor | None) -> _Run:
+        """Of what was lifted at the time of the solve: closures may hold something else by the time of gradients."""
+        names = [id(x) for x in step.tensors]
+        reads = () if first is None else first.tensors
+        # -1, -2, ...: read at the start alone
+        others = [x for x in reads if id(x) not in names]
+        if any(x.requires_grad for x in others):
+            raise CompileError(
+                message("compile", "a first stage that reads a tensor which the steps do not read", "compile=False")
+            )
+        alone = [id(x) for x in others]
+        places = tuple(names.index(id(x)) if id(x) in names else -1 - alone.index(id(x)) for x in reads)
+        pure = None if first is None else first.pure
+        return _Run(plan, tape, step.pure, step.wanted, pure, places, tuple(others), status)
 
 
 class _Replay(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, run: _Run, y0: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, run: _Run, tensors: Tensors, ys: list[Tensor], y0: Tensor, *parameters: Tensor) -> Tensor:
         ctx.run = run
-        ctx.save_for_backward(*parameters)
-        return run.result.ys
+        # autograd notices those that are changed in place before the gradients are asked for
+        ctx.save_for_backward(y0, *tensors)
+        return ys.pop()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
@@ -92,29 +114,27 @@ class _Replay(torch.autograd.Function):
                 "adjoint: compiled gradients were asked for gradients of themselves (create_graph=True); accepted is "
                 "one derivative. Without compile=True, adjoint='direct' can be differentiated as often as you like."
             )
-        parameters = ctx.saved_tensors  # which also notices parameters that were changed in place since
-        a, *rest = _backwards(ctx.run, grad, parameters)
-        return None, a, *rest
+        y0, *tensors = (x.detach() for x in ctx.saved_tensors)
+        a, *rest = _backwards(ctx.run, grad, y0, tuple(tensors))
+        return None, None, None, a, *rest
 
 
-def _backwards(run: _Run, grad: Tensor, parameters: tuple[Tensor, ...]) -> list[Tensor]:
+def _backwards(run: _Run, grad: Tensor, y0: Tensor, tensors: Tensors) -> list[Tensor]:
     plan, tape, spec = run.plan, run.tape, run.plan.system.spec
-    status = run.result.status
-    assert status is not None
-    wrong = status != Status.SUCCESS
-    y0 = run.result.ys[0]
+    parameters = some_of(tensors, run.wanted)
+    assert run.status is not None
+    wrong = run.status != Status.SUCCESS
     if bool(wrong.all()):
         return [torch.zeros_like(y0), *map(torch.zeros_like, parameters)]
     if bool(wrong.any()):
         grad = torch.where(spec.expand(wrong), 0.0, grad)
-        tape = [_without(entry, wrong, run) for entry in tape]
-    lifted = Lifted(run.lifted.pure, tuple(x.detach() for x in run.lifted.tensors))
-    caches = _caches(tape[0])
-    at = Cotangents(
-        tuple(torch.zeros_like(y0) for _ in range(1 + caches)), tuple(torch.zeros_like(p) for p in parameters)
-    )
+        tape = [_without(entry, wrong) for entry in tape]
+        y0 = torch.where(spec.expand(wrong), y0[(~wrong).nonzero()[0]], y0)
+    lifted = Lifted(run.step, tensors)
+    zeros = tuple(torch.zeros_like(y0) for _ in range(1 + _caches(tape[0])))
+    at = Cotangents(zeros, tuple(torch.zeros_like(p) for p in parameters))
     if isinstance(plan, FixedPlan):
-        at = _fixed(run, plan, tape, lifted, grad, at)
+        at = _fixed(run, plan, tape, lifted, grad, y0, at)
     else:
         at = _adaptive(run, plan, tape, lifted, grad, at)
     return [at.states[0], *at.parameters]
@@ -124,9 +144,7 @@ def _caches(entry: Any) -> int:
     """Tensors in the method's cache, from how a state was packed."""
     states = entry.states if isinstance(entry, adaptive.Entry) else entry.inputs.records
     shape = entry.shape if isinstance(entry, adaptive.Entry) else entry.parts.shape
-    if shape is None:
-        return len(states) - 1
-    return int(states[0].shape[1] // max(int(np.prod(shape)), 1)) - 1
+    return len(unpack_states(tuple(x[0] for x in states), shape)) - 1
 
 
 def _plus(at: Cotangents, grad: Tensor) -> Cotangents:
@@ -134,15 +152,16 @@ def _plus(at: Cotangents, grad: Tensor) -> Cotangents:
     return Cotangents((y + grad, *cache), at.parameters)
 
 
-def _fixed(run: _Run, plan: FixedPlan, tape: list[Any], lifted: Lifted, grad: Tensor, at: Cotangents) -> Cotangents:
+def _fixed(
+    run: _Run, plan: FixedPlan, tape: list[Any], lifted: Lifted, grad: Tensor, y0: Tensor, at: Cotangents
+) -> Cotangents:
     saves = plan.table.saves
     outputs = {int(k): i for i, k in enumerate(saves)}
     for entry in reversed(tape):
         if entry.last in outputs:
             at = _plus(at, grad[outputs[entry.last]])
         at = replay_fixed(lifted, run.wanted, entry, at)
-    start = torch.as_tensor(plan.ts[0, 0], dtype=plan.system.spec.time_dtype, device=grad.device)
-    return _plus(_first_stage(run, start, run.result.ys[0], at), grad[0])
+    return _plus(_first_stage(run, first_time(plan), y0, lifted.tensors, at), grad[0])
 
 
 def _adaptive(
@@ -161,29 +180,26 @@ def _adaptive(
             # here the method's cache was made of y
             lanes = entry.times[0, 0]
             t = spec.expand(lanes) if len(lanes) > 1 else lanes.reshape(())
-            at = _first_stage(run, t, unpack_states(entry.start, entry.shape)[0], at)
+            at = _first_stage(run, t, unpack_states(entry.start, entry.shape)[0], lifted.tensors, at)
     return _plus(at, grad[0])
 
 
-def _first_stage(run: _Run, t: Tensor, y: Tensor, at: Cotangents) -> Cotangents:
+def _first_stage(run: _Run, t: Tensor, y: Tensor, tensors: Tensors, at: Cotangents) -> Cotangents:
     """The cotangents of a cache that ``init`` made of y, handed on to y and the parameters."""
     _, *cache = at.states
-    if not cache:
+    if run.first is None:
         return at
-    chosen = some_of(run.lifted.tensors, run.wanted)
-    with torch.enable_grad():
-        y = y.detach().requires_grad_()
-        made = run.plan.method.init(run.plan.system, t, y)
-        pairs = [(c, a) for c, a in zip(made, cache, strict=True) if c.requires_grad]
-        found: tuple[Tensor | None, ...] = (None,) * (1 + len(chosen))
-        if pairs:
-            found = torch.autograd.grad([c for c, _ in pairs], [y, *chosen], [a for _, a in pairs], allow_unused=True)
-    more = [torch.zeros_like(x) if g is None else g for g, x in zip(found, [y, *chosen], strict=True)]
-    states = (at.states[0] + more[0], *map(torch.zeros_like, cache))
-    return Cotangents(states, tuple(a + b for a, b in zip(at.parameters, more[1:], strict=True)))
+    lifted = tuple(tensors[k] if k >= 0 else run.others[-1 - k] for k in run.places)
+    wanted = tuple(k >= 0 and run.wanted[k] for k in run.places)
+    (more,), found = run.first.vjp((y,), (t,), lifted, wanted)[1](tuple(cache))
+    parameters, which = list(at.parameters), [k for k, want in enumerate(run.wanted) if want]
+    for place, gradient in zip(some_of(run.places, wanted), found, strict=True):
+        i = which.index(place)
+        parameters[i] = parameters[i] + gradient
+    return Cotangents((at.states[0] + more, *map(torch.zeros_like, cache)), tuple(parameters))
 
 
-def _without(entry: Any, wrong: Tensor, run: _Run) -> Any:
+def _without(entry: Any, wrong: Tensor) -> Any:
     """The records, in which trajectories that failed stand with one that did not: no NaN gets into the sums."""
     good = (~wrong).to(torch.int8).argmax().reshape(1)
 
@@ -197,6 +213,8 @@ def _without(entry: Any, wrong: Tensor, run: _Run) -> Any:
         return entry._replace(inputs=entry.inputs._replace(records=records))
     dim = 0 if entry.shape is None else 1
     states, start = tuple(other(x, dim + 1) for x in entry.states), tuple(other(x, dim) for x in entry.start)
+    noise = tuple(None if x is None else other(x, 1) for x in entry.noise)
+    entry = entry._replace(states=states, start=start, noise=noise)
     if len(entry.counts) == 1:
-        return entry._replace(states=states, start=start)
-    return entry._replace(states=states, start=start, times=other(entry.times, 2), counts=other(entry.counts, 0))
+        return entry
+    return entry._replace(times=other(entry.times, 2), counts=other(entry.counts, 0))

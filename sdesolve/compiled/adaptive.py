@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,12 +14,14 @@ from torch._higher_order_ops.while_loop import while_loop
 from sdesolve.brownian.levy import LEVY, Increment, Normals
 from sdesolve.brownian.window import Window, Windows
 from sdesolve.clock import Clock, Proposal, RealClock, row
-from sdesolve.compiled.graphs import graph, mark_batch
+from sdesolve.compiled.graphs import fact, graph, mark_batch
 from sdesolve.compiled.layout import Layout
+from sdesolve.driver import Standing
 from sdesolve.errors import CompileError, message
 from sdesolve.lattice_clock import LatticeClock, PathNoise
-from sdesolve.loop import Carry, Loop, NoiseSource, Watcher
+from sdesolve.loop import Carry, Loop, NoiseSource, Watcher, failed
 from sdesolve.methods.method import Method
+from sdesolve.start import Beginning, evaluations, first_carry, first_values
 from sdesolve.step_size import PID
 from sdesolve.system import System
 
@@ -53,6 +55,15 @@ class _Path(NamedTuple):
     table: tuple[Tensor, ...] | None  # (count, batch * channels)
 
 
+class _Beginning(NamedTuple):
+    """Tensors of the start of a solve, see `first_carry`. fresh : whether this chunk starts it."""
+
+    fresh: Tensor
+    y0: Tensor
+    span: Tensor
+    first: Tensor | None
+
+
 class _Inputs(NamedTuple):
     """What a chunk reads, all tensors: see `RealClock` for the first four."""
 
@@ -65,6 +76,7 @@ class _Inputs(NamedTuple):
     max_steps: Tensor
     lattice: _Lattice | None
     path: _Path | None
+    begin: _Beginning | None = None
     records: tuple[Tensor, ...] = ()
 
 
@@ -106,7 +118,9 @@ class _Parts:
         """The loop over the stretch, for tensors of this batch."""
         if self.clock is not None:
             return self._as_it_is(self.clock, inputs, batch)
-        clock: Clock = RealClock(inputs.starts, inputs.ends, inputs.gaps, self.lanes, inputs.last, self.direction)
+        clock: Clock = RealClock(
+            inputs.starts, inputs.ends, inputs.gaps, self.lanes or batch, inputs.last, self.direction
+        )
         if inputs.lattice is not None:
             clock = LatticeClock(clock, *inputs.lattice)  # type: ignore[arg-type]
         return Loop(
@@ -152,105 +166,165 @@ class _Parts:
         return increments
 
 
-def compile_adaptive(loop: Loop, tape: list[Entry] | None = None) -> Callable[[Carry, int], Carry]:
-    """A chunk for :func:`sdesolve.driver.drive`: up to CHUNK_STEPS steps of all lanes. Accepted steps are recorded on
-    the tape."""
+def compile_adaptive(loop: Loop, begin: Beginning | None = None, tape: list[Entry] | None = None) -> Chunks:
+    """Chunks for :func:`sdesolve.driver.drive`, up to CHUNK_STEPS steps of all lanes each, of which the first starts
+    the solve if it is told how to begin. Accepted steps are recorded on the tape."""
     if loop.dense:
         raise CompileError(message("compile", "True with dense=True", "one of the two"))
     if isinstance(loop.noise, PathNoise) and isinstance(loop.noise.window, Windows):
         raise CompileError(message("compile", "True with (batch, T) times of an SDE", "True with (T,) output times"))
-    spec, clock = loop.system.spec, loop.clock
+    clock = loop.clock
     real = clock.real if isinstance(clock, LatticeClock) else clock
     if not isinstance(real, RealClock) or not (loop.noise is None or isinstance(loop.noise, PathNoise)):
+        if tape is not None:
+            raise CompileError(message("compile", "gradients of steps on a clock of another kind", "compile=False"))
         return _as_it_is(loop)
-    whole = lambda x: torch.tensor(x, device=spec.device)
-    control = _as_tensors(loop.control, spec.time_dtype, spec.device)
-    mark_batch(x for x in (control.rtol, control.atol) if isinstance(x, Tensor) and x.shape[:1] == (spec.batch,))
-    path = window = None
-    if isinstance(loop.noise, PathNoise):
-        assert isinstance(loop.noise.window, Window)
-        window = loop.noise.window
-        path = window.shape, window.dtype, window.depth, window.levy
-    parts = _Parts(
-        loop.system.resized(0),
-        loop.method,
-        control,
-        Layout(None, 0, (), 0),
-        clock.direction,
-        1 if clock.lanes == 1 else 0,
-        loop.norm,
-        path,
-        watcher=loop.watcher,
-    )
-    fixed = _Inputs(
-        real.starts,
-        real.ends,
-        real.gaps,
-        whole(int(real.last)),
-        whole(0),
-        whole(CHUNK_STEPS),
-        whole(int(loop.max_steps)),
-        None,
-        None if window is None else _path(window),
-    )
+    return _Chunks(loop, real, begin, tape)
 
-    def inputs(point: int) -> _Inputs:
+
+class Chunks(Protocol):
+    """``chunk(carry, point)`` takes up to CHUNK_STEPS steps on the way to a landing point, from no carry at the start
+    of a solve; returns the new carry and how things stand. evaluations : of drift and diffusion, spent on the start."""
+
+    evaluations: tuple[int, int]
+
+    def __call__(self, carry: Carry | None, point: int) -> tuple[Carry, Standing]: ...
+
+
+class _Chunks:
+    def __init__(self, loop: Loop, real: RealClock, begin: Beginning | None, tape: list[Entry] | None) -> None:
+        self.loop, self.real, self.begin, self.tape = loop, real, begin, tape
+        spec, clock = loop.system.spec, loop.clock
+        control = _as_tensors(loop.control, spec.time_dtype, spec.device)
+        mark_batch(x for x in (control.rtol, control.atol) if isinstance(x, Tensor) and x.shape[:1] == (spec.batch,))
+        self.path, window = None, None
+        if isinstance(loop.noise, PathNoise):
+            assert isinstance(loop.noise.window, Window)
+            window = loop.noise.window
+            self.path = window.shape, window.dtype, window.depth, window.levy
+        self.parts = _Parts(
+            loop.system.resized(0),
+            loop.method,
+            control,
+            Layout(None, 0, (), 0),
+            clock.direction,
+            1 if clock.lanes == 1 else 0,
+            loop.norm,
+            self.path,
+            recorded=tape is not None,
+            watcher=loop.watcher,
+        )
+        self.fixed = _Inputs(
+            real.starts,
+            real.ends,
+            real.gaps,
+            self._whole(int(real.last)),
+            self._whole(0),
+            self._whole(CHUNK_STEPS),
+            self._whole(int(loop.max_steps)),
+            None,
+            None if window is None else _path(window),
+        )
+        self.evaluations: tuple[int, int] = 0, 0
+        self.caches: tuple[tuple[int, ...], ...] = ()
+        if begin is not None:
+            mark_batch([begin.y0, begin.span])
+            facts = fact(("start", *self._key(), begin.first is None), self._look)
+            self.parts.layout, self.caches, self.evaluations = facts
+
+    def _key(self) -> tuple[Any, ...]:
+        """What tells the graphs of this loop from others."""
+        parts = self.parts
+        return self.loop.system.structure, parts.system.spec, self.loop.method, parts.lanes, self.path
+
+    def _look(self) -> tuple[Layout, tuple[tuple[int, ...], ...], tuple[int, int]]:
+        """What an eager start shows, once a structure: mistakes in the functions, trajectories that read each other;
+        the layout of a carry, shapes of the method's cache, evaluations."""
+        assert self.begin is not None
+        start = first_values(self.loop, self.begin.y0)
+        self.begin.check(start)
+        carry = first_carry(self.loop, self.begin.y0, start, self.begin.span, self.begin.first)
+        spec = self.loop.system.spec
+        caches = tuple(tuple(x.shape[1:] if spec.batched else x.shape) for x in start.cache)
+        return Layout.of(carry, spec), caches, evaluations(self.loop, start, self.begin.first)
+
+    def _whole(self, x: int) -> Tensor:
+        return torch.tensor(x, device=self.loop.system.spec.device)
+
+    def _inputs(self, point: int, begins: bool) -> _Inputs:
         """For the stretch that ends on this landing point."""
-        starts, ends, gaps = real.stretch(point)
-        lattice = None
+        clock = self.loop.clock
+        starts, ends, gaps = self.real.stretch(point)
+        lattice, begin = None, None
         if isinstance(clock, LatticeClock):
             rows = row(clock.behind, point - 1), row(clock.ahead, point)
             lattice = _Lattice(*rows, clock.tick, clock.longest)
             mark_batch([*lattice[:2]], 1)
             mark_batch([clock.tick, clock.longest])
         mark_batch([starts, ends, gaps], 1)
-        return fixed._replace(starts=starts, ends=ends, gaps=gaps, until=whole(point), lattice=lattice)
+        if self.begin is not None:
+            fresh = torch.tensor(begins, device=starts.device)
+            begin = _Beginning(fresh, self.begin.y0, self.begin.span, self.begin.first)
+        until = self._whole(point)
+        return self.fixed._replace(starts=starts, ends=ends, gaps=gaps, until=until, lattice=lattice, begin=begin)
 
-    run: list[Callable[..., Any]] = []
-
-    def chunk(carry: Carry, point: int) -> Carry:
-        if not run:
+    def __call__(self, carry: Carry | None, point: int) -> tuple[Carry, Standing]:
+        loop, parts, spec, tape = self.loop, self.parts, self.loop.system.spec, self.tape
+        if carry is None:
+            packed = parts.layout.room(spec, loop.clock.lanes, self.caches)
+        else:
             parts.layout = Layout.of(carry, spec)
-            key = ("adaptive", loop.system.structure, parts.system.spec, loop.method, parts.layout, parts.lanes, path)
-            run.append(graph((*key, tape is not None), _chunk, spec.device))
-        packed = parts.layout.pack(carry)
+            packed = parts.layout.pack(carry)
+        run = graph(("adaptive", *self._key(), parts.layout, tape is not None), _chunk, spec.device)
         split = 1 if parts.layout.shape is not None else 1 + parts.layout.cache
         if spec.batched:
             mark_batch(packed[:split], 0 if parts.layout.shape is None else 1)
             mark_batch(packed[-1:])
-            if clock.lanes != 1:
+            if loop.clock.lanes != 1:
                 mark_batch(packed[split:-1], 1)
-        given = inputs(point)
+        given = self._inputs(point, begins=carry is None)
         if tape is None:
-            return over_jump(parts.layout.unpack(tuple(run[0](parts, given, packed))), point)
-        parts.recorded = True
-        states, times, noise = _buffers(loop, packed[:split], path)
-        for x in (*states, *noise):
-            mark_batch([x], x.ndim - 1 if parts.layout.shape is not None and x is states[0] else 1)
-        if clock.lanes != 1:
+            flags, *after = run(parts, given, packed)
+        else:
+            states, times, noise = self._buffers(packed[:split])
+            flags, counts, *rest = run(parts, given._replace(records=(*states, times, *noise)), packed)
+            begun, after = tuple(rest[:split]), rest[split:]
+            # what was written, two rows at least: a graph takes 1 for a constant
+            filled = max(int(counts.max()), 2)
+            states, times, noise = (
+                tuple(x[:filled].clone() for x in states),
+                times[:filled].clone(),
+                tuple(x[:filled].clone() for x in noise),
+            )
+            named = iter(noise)
+            parts_of_noise = tuple(next(named) if there else None for there in _present(self.path))
+            tape.append(Entry(parts.layout.shape, point, begun, states, times, parts_of_noise, counts))
+        standing = Standing(*flags.tolist())
+        return self._over_jump(parts.layout.unpack(tuple(after)), point, standing.going), standing
+
+    def _buffers(self, states: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]:
+        """Room for the records of a chunk, with its batch as a symbol."""
+        found, times, noise = _buffers(self.loop, states, self.path)
+        for x in (*found, *noise):
+            mark_batch([x], x.ndim - 1 if self.parts.layout.shape is not None and x is found[0] else 1)
+        if self.loop.clock.lanes != 1:
             mark_batch([times], 2)
-        mark_batch([*states, times, *noise])
-        counts, *after = run[0](parts, given._replace(records=(*states, times, *noise)), packed)
-        named = iter(noise)
-        parts_of_noise = tuple(next(named) if there else None for there in _present(path))
-        tape.append(Entry(parts.layout.shape, point, packed[:split], states, times, parts_of_noise, counts))
-        return over_jump(parts.layout.unpack(tuple(after)), point)
+        mark_batch([*found, times, *noise])
+        return found, times, noise
 
-    def over_jump(carry: Carry, point: int) -> Carry:
+    def _over_jump(self, carry: Carry, point: int, going: bool) -> Carry:
         """Behind a jump of the right-hand side, or of the state, the method's cache is made anew."""
-        jumps = loop.at_landing is not None or (loop.jumps is not None and bool(loop.jumps[point]))
-        if not jumps or bool(loop.moving(carry, point)):
+        loop = self.loop
+        jump = loop.at_landing is not None or (loop.jumps is not None and bool(loop.jumps[point]))
+        if going or not jump:
             return carry
-        if loop.at_landing is not None:
-            carry = carry._replace(y=loop.at_landing(carry.y, point))
-        here = real.starts[point].expand(clock.lanes)
-        return carry._replace(cache=loop.method.init(loop.system, loop.to_state(here), carry.y))
-
-    return chunk
+        here = self.real.starts[point].expand(loop.clock.lanes)
+        y, cache = loop.crossed(carry.y, point, loop.to_state(here))
+        return carry._replace(y=y, cache=cache)
 
 
-def _as_it_is(loop: Loop) -> Callable[[Carry, int], Carry]:
-    """A chunk for loops with clocks and sources of noise of another kind, whose batch is a constant of the graph."""
+def _as_it_is(loop: Loop) -> Chunks:
+    """Chunks of loops with clocks and sources of noise of another kind, whose batch is a constant of the graph."""
     spec = loop.system.spec
     parts = _Parts(
         loop.system,
@@ -268,14 +342,17 @@ def _as_it_is(loop: Loop) -> Callable[[Carry, int], Carry]:
     whole = lambda x: torch.tensor(x, device=spec.device)
     nothing = torch.zeros(1, device=spec.device)
 
-    def chunk(carry: Carry, point: int) -> Carry:
+    def chunk(carry: Carry | None, point: int) -> tuple[Carry, Standing]:
+        assert carry is not None
         parts.layout = Layout.of(carry, spec)
         numbers = whole(int(loop.clock.last)), whole(point), whole(CHUNK_STEPS), whole(int(loop.max_steps))
         inputs = _Inputs(nothing, nothing, nothing, *numbers, None, None)
         run = graph(("other", loop.system.structure, spec, loop.method, type(loop.clock)), _chunk, spec.device)
-        return parts.layout.unpack(tuple(run(parts, inputs, parts.layout.pack(carry))))
+        flags, *after = run(parts, inputs, parts.layout.pack(carry))
+        return parts.layout.unpack(tuple(after)), Standing(*flags.tolist())
 
-    return chunk
+    chunk.evaluations = 0, 0  # type: ignore[attr-defined]
+    return chunk  # type: ignore[return-value]
 
 
 def _present(path: Any) -> tuple[bool, ...]:
@@ -299,7 +376,7 @@ def _buffers(
 
 
 def _as_tensors(control: PID, dtype: torch.dtype, device: torch.device) -> PID:
-    """The same with numbers that may vary from solve to solve as 0-d tensors."""
+    """The same with numbers that may vary from solve to solve as tensors (1,)."""
     number = lambda x: None if x is None else _number(x, dtype, device)
     made = object.__new__(type(control))
     values: dict[str, Any] = {"rtol": number(control.rtol), "atol": number(control.atol)}
@@ -337,12 +414,38 @@ def _path(window: Window) -> _Path:
     )
 
 
-def _chunk(parts: _Parts, inputs: _Inputs, start: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _chunk(parts: _Parts, inputs: _Inputs, packed: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Steps on the way to a landing point, behind a start if this is one. Returns flags (whether the stretch goes on,
+    whether anyone runs, whether anyone has failed); with records, the number of
+    rows of each lane and the packed state before them; and the carry."""
     layout = parts.layout
-    loop = parts.loop(inputs, start[-1].shape[0])
-
+    loop = parts.loop(inputs, packed[-1].shape[0])
+    start = tuple(x.clone() for x in packed) if inputs.begin is None else _begin(parts, loop, inputs.begin, packed)
     if parts.recorded:
-        return _recorded(parts, loop, inputs, start)
+        before, after = _recorded(parts, loop, inputs, start)
+    else:
+        before, after = (), _steps(parts, loop, inputs, start)
+    carry = layout.unpack(after)
+    flags = [loop.moving(carry, inputs.until), loop.running(carry), failed(carry.status).any()]
+    return torch.stack(flags), *before, *after
+
+
+def _begin(parts: _Parts, loop: Loop, begin: _Beginning, packed: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The packed carry of a solve that starts here, or the given one."""
+
+    def fresh(*packed: Tensor) -> tuple[Tensor, ...]:
+        start = first_values(loop, begin.y0)
+        carry = first_carry(loop, begin.y0, start, begin.span, begin.first)
+        return tuple(x.clone() for x in parts.layout.pack(carry))
+
+    def given(*packed: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x.clone() for x in packed)
+
+    return torch.cond(begin.fresh, fresh, given, packed)
+
+
+def _steps(parts: _Parts, loop: Loop, inputs: _Inputs, start: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    layout = parts.layout
 
     def going(k: Tensor, *packed: Tensor) -> Tensor:
         return (k < inputs.steps) & loop.moving(layout.unpack(packed), inputs.until)
@@ -351,12 +454,13 @@ def _chunk(parts: _Parts, inputs: _Inputs, start: tuple[Tensor, ...]) -> tuple[T
         carry = layout.unpack(packed)
         return (k + 1, *layout.pack(loop.commit(carry, loop.attempt(carry, until=inputs.until))))
 
-    return while_loop(going, body, (torch.zeros_like(inputs.steps), *(x.clone() for x in start)))[1:]
+    return while_loop(going, body, (torch.zeros_like(inputs.steps), *start))[1:]
 
 
-def _recorded(parts: _Parts, loop: Loop, inputs: _Inputs, start: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The same, in which each lane writes its accepted steps into rows of its own; ends when a lane's rows are full.
-    Returns the number of rows of each lane, and the carry."""
+def _recorded(
+    parts: _Parts, loop: Loop, inputs: _Inputs, start: tuple[Tensor, ...]
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The same, in which each lane writes its accepted steps into rows of its own; ends when a lane's rows are full."""
     layout, records = parts.layout, inputs.records
     count = 1 if layout.shape is not None else 1 + layout.cache
     rows = inputs.records[0].shape[0]
@@ -374,10 +478,13 @@ def _recorded(parts: _Parts, loop: Loop, inputs: _Inputs, start: tuple[Tensor, .
         for buffer, x, lane_is_last in zip(
             records, (*packed[:count], times, *noise), (*last, True, *(False for _ in noise)), strict=True
         ):
-            where = n if lane_is_last or x.ndim == 0 else loop.to_batch(n).reshape(-1, *(1,) * (x.ndim - 1))
+            where = n.reshape(()) if x.ndim == 0 else n
+            if x.ndim and not lane_is_last:
+                where = loop.to_batch(n).reshape(-1, *(1,) * (x.ndim - 1))
             buffer.scatter_(0, where.expand(x.shape)[None], x[None])
         return (k + 1, n + a.accept, *layout.pack(loop.commit(carry, a)))
 
     nothing = torch.zeros_like(inputs.steps)
     none = torch.zeros(start[count].shape[1], dtype=torch.int64, device=nothing.device)
-    return while_loop(going, body, (nothing, none, *(x.clone() for x in start)))[1:]
+    _, counts, *after = while_loop(going, body, (nothing, none, *start))
+    return (counts, *(x.clone() for x in start[:count])), tuple(after)

@@ -69,10 +69,18 @@ def _gains(graph: Graph) -> bool:
     calls = [node for node in graph.nodes if node.op == "call_function"]
     if any(x.target is aten.as_strided.default or (x.target in _PRODUCTS and not _is_small_product(x)) for x in calls):
         return False
-    sizes = [count(trailing(x)) for x in calls if torch.Tag.pointwise in getattr(x.target, "tags", ())]
+    sizes = [_size(x) for x in calls if torch.Tag.pointwise in getattr(x.target, "tags", ())]
     if sum(sizes) > MOST_OPERATIONS or 4 * sum(size > MOST for size in sizes) > len(sizes):
         return False
     return any(node.target in _JOINS and 1 < count(trailing(node)) <= MOST for node in calls)
+
+
+def _size(node: Node) -> int:
+    """Components of a tensor; more than can be held where the batch does not stand in front, as what is made of
+    components is then computed again for each of its rows."""
+    x = value_of(node)
+    behind = isinstance(x, torch.Tensor) and x.ndim > 1 and trailing(node) is None
+    return MOST + 1 if behind else count(trailing(node))
 
 
 # ---- rules: the components of a node's result, or None

@@ -84,11 +84,11 @@ class Parts:
         kinds = self.shape, self.noise, self.levy, self.channels, self.backwards, self.together, self.single
         return self.system.structure, self.system.spec, self.method, *kinds
 
-    def mark(self, batched: bool, packed: Tensors, records: Tensors, drawn: tuple[Tensor | None, ...]) -> None:
+    def mark(self, packed: Tensors, records: Tensors, drawn: tuple[Tensor | None, ...]) -> None:
         """Batch, and numbers of rows, as symbols."""
         mark_batch(records)
         mark_batch(drawn)
-        if batched:
+        if self.system.spec.batched:
             dim = 0 if self.shape is None else 1
             mark_batch(packed, dim)
             mark_batch(records, dim + 1)
@@ -194,8 +194,8 @@ class _Chunk:
         shape = spec.per_trajectory if few_components(spec, state.cache) else None
         levy = getattr(noise, "levy", None)
         channels = noise.shape if isinstance(noise, OwnSteps) else ()
-        light = kind == "whole" and self.tape is None
-        together = light and is_light(loop.system, loop.method, times[first], state.y)
+        light = is_light(loop.system, loop.method, times[first], state.y)
+        together = light and kind == "whole" and self.tape is None
         single = self.tape is not None
         parts = Parts(self.neutral, loop.method, shape, kind, levy, channels, spec.dtype, backwards, together, single)
         packed = parts.pack(State(state.y.detach(), state.cache))
@@ -203,7 +203,7 @@ class _Chunk:
         if self.tape is not None:
             # two rows at least: a graph takes 1 for a constant
             records = tuple(x.new_empty((max(last - first, 2), *x.shape)) for x in packed)
-        parts.mark(spec.batched, packed, records, drawn)
+        parts.mark(packed, records, drawn)
         number = lambda k: torch.tensor(k, device=spec.device)
         inputs = Inputs(number(first), number(last), times, steps, cells, drawn, records)
         run = graph(("fixed", *parts.key, len(records)), _chunk, spec.device)
@@ -229,7 +229,8 @@ Visit = Callable[[Tensor, Increment, Tensors], Tensors]
 
 def _chunk(parts: Parts, inputs: Inputs, start: Tensors) -> Tensors:
     """Steps first <= k < last."""
-    system = parts.system.resized(start[0].shape[0 if parts.shape is None else -1])
+    batched = parts.system.spec.batched
+    system = parts.system.resized(start[0].shape[0 if parts.shape is None else -1]) if batched else parts.system
     times, steps = inputs.times, inputs.steps
 
     def visit(k: Tensor, noise: Increment, packed: Tensors) -> Tensors:

@@ -9,11 +9,13 @@ vary from solve to solve are tensors, and the batch is a symbol.
 from __future__ import annotations
 
 import logging
+import re
 import types
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,17 +23,23 @@ from torch.utils import _pytree as pytree
 
 from sdesolve.compiled.allocation import shared_removals
 from sdesolve.compiled.components import component_vectors
+from sdesolve.compiled.words import products_of_words
 from sdesolve.errors import CompileError, message
+
+T = TypeVar("T")
 
 #: structures that are kept; the one that was not used for the longest time goes first
 MOST_STRUCTURES = 256
+#: what is known of them beside graphs
+MOST_FACTS = 4 * MOST_STRUCTURES
 #: graphs of one structure
 MOST_GRAPHS = 64
 
-#: structures whose graphs are of one batch each
 _log = logging.getLogger(__name__)
+#: structures whose graphs are of one batch each
 _static: set[Any] = set()
 _kept: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
+_facts: OrderedDict[Any, Any] = OrderedDict()
 
 
 def graph(key: Any, function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
@@ -40,24 +48,63 @@ def graph(key: Any, function: Callable[..., Any], device: torch.device) -> Calla
         _require_compiler(device)
         _kept[key] = _compile(function, device)
         if len(_kept) > MOST_STRUCTURES:
-            _kept.popitem(last=False)
+            _static.discard(_kept.popitem(last=False)[0])
     _kept.move_to_end(key)
     compiled = _kept[key]
+    if torch.is_autocast_enabled(device.type):
+        raise CompileError(
+            message(
+                "compile",
+                "True inside torch.autocast",
+                "True outside of it",
+                "Cast inside the functions, or drop compile=True.",
+            )
+        )
 
     def run(*arguments: Any) -> Any:
-        with explained(), torch.no_grad(), torch._dynamo.config.patch(LIMITS):
+        with explained(), torch.no_grad():
             if key not in _static:
                 try:
-                    return compiled(*arguments)
+                    return called(compiled, arguments)
                 except _compiler_errors() as error:
                     _log.info("symbolic batch: %s", error)
                     # perhaps the functions read tensors of one batch: inductor cannot make a symbol a number again
-                    torch._dynamo.reset_code(compiled._torchdynamo_orig_callable.__code__)  # type: ignore[attr-defined]
-            done = compiled(*_unmarked(arguments))
+                    _forget(compiled)
+            done = called(compiled, _unmarked(arguments))
             _static.add(key)
             return done
 
     return run
+
+
+def called(compiled: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Call a compiled function; the graph after the last one of a structure takes the place of all."""
+    with torch._dynamo.config.patch(LIMITS), products_of_words():
+        try:
+            return compiled(*arguments)
+        except torch._dynamo.exc.FailOnRecompileLimitHit:
+            warnings.warn(
+                f"compile: graph {MOST_GRAPHS + 1} of one function. Numbers in closures and globals are constants of a "
+                "graph: keep those that change in tensors, and nothing is compiled anew.",
+                stacklevel=2,
+            )
+            _forget(compiled)
+            return compiled(*arguments)
+
+
+def _forget(compiled: Callable[..., Any]) -> None:
+    """All graphs of a compiled function."""
+    torch._dynamo.reset_code(compiled._torchdynamo_orig_callable.__code__)  # type: ignore[attr-defined]
+
+
+def fact(key: Any, find: Callable[[], T]) -> T:
+    """What was found once for this structure."""
+    if key not in _facts:
+        _facts[key] = find()
+        if len(_facts) > MOST_FACTS:
+            _facts.popitem(last=False)
+    _facts.move_to_end(key)
+    return _facts[key]
 
 
 @contextmanager
@@ -71,11 +118,13 @@ def explained() -> Iterator[None]:
         raise
 
 
-# floats are constants of a graph: numbers that vary are tensors, and looking for others traces everything twice
+# floats are constants of a graph: numbers that vary are tensors, and looking for others traces everything twice;
+# a hook that a module gets later is seen
 LIMITS = {
     "recompile_limit": MOST_GRAPHS,
     "accumulated_recompile_limit": 100 * MOST_GRAPHS,
     "specialize_float": True,
+    "skip_nnmodule_hook_guards": False,
 }
 
 
@@ -138,5 +187,30 @@ def _explanation(error: BaseException) -> str:
     here = __file__.rsplit("/", 2)[0]
     own = [f for f in frames if not f.filename.startswith(here) and "/torch/" not in f.filename]
     place = f"{own[-1].filename}, line {own[-1].lineno}: {own[-1].line}" if own else "the right-hand side"
-    reason = str(error).strip().split("\n")[0]
-    return f"compile: this cannot be compiled: {place}. Drop compile=True, or rewrite that line. ({reason})"
+    return f"compile: this cannot be compiled: {place}. {_reason(str(error))} Drop compile=True, or change that."
+
+
+#: what the compiler says of things that happen to users, and what they are
+_KNOWN = (
+    (
+        r"Input-to-input aliasing detected at nodes (\w+) and (\w+)",
+        r"Two tensors that it reads, \1 and \2 as the compiler calls them, share memory: clone one of them.",
+    ),
+    (
+        r"INTERNAL ASSERT FAILED.*functorch",
+        "torch.func.grad or vjp inside it is not compiled together with gradients of the solve: solve under "
+        "torch.no_grad(), or with adjoint='backsolve'.",
+    ),
+)
+
+
+def _reason(said: str) -> str:
+    """Why, in a sentence or two."""
+    for pattern, meaning in _KNOWN:
+        found = re.search(pattern, said)
+        if found:
+            return found.expand(meaning)
+    explained = re.search(r"Explanation: (.*)", said)
+    lines = [line.strip() for line in said.split("\n") if line.strip()]
+    reason = explained[1] if explained else " ".join(lines[:2])
+    return f"({reason.rstrip('.')}.)"

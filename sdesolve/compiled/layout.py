@@ -23,7 +23,9 @@ SMALL = 8
 def few_components(spec: StateSpec, cache: tuple[Tensor, ...]) -> bool:
     """Whether a state is carried as component vectors, and with it the method's cache: where a trajectory has few of
     them, and is one of several. Not of complex numbers, which are not fused into kernels."""
-    small = spec.batched and len(spec.shape) > 1 and prod(spec.per_trajectory) <= SMALL and not spec.dtype.is_complex
+    small = (
+        spec.batched and len(spec.shape) > 1 and 0 < prod(spec.per_trajectory) <= SMALL and not spec.dtype.is_complex
+    )
     return small and all(x.shape == spec.shape and x.dtype == spec.dtype for x in cache)
 
 
@@ -69,6 +71,19 @@ class Layout:
     def of(carry: Carry, spec: StateSpec) -> Layout:
         shape = spec.per_trajectory if few_components(spec, carry.cache) else None
         return Layout(shape, len(carry.cache), tuple(x.is_floating_point() for x in carry.clock), len(carry.memory))
+
+    def room(self, spec: StateSpec, lanes: int, caches: tuple[tuple[int, ...], ...]) -> tuple[Tensor, ...]:
+        """Tensors of the shapes of a packed carry; caches : shapes of the tensors of a method's cache, behind the
+        batch if there is one."""
+        new = lambda shape, dtype: torch.empty(shape, dtype=dtype, device=spec.device)
+        lead = (spec.batch,) if spec.batched else ()
+        if self.shape is None:
+            held = [new(spec.shape, spec.dtype), *(new((*lead, *shape), spec.dtype) for shape in caches)]
+        else:
+            held = [new(((1 + self.cache) * prod(self.shape), spec.batch), spec.dtype)]
+        reals = new((sum(self.clock) + 1 + self.memory, lanes), spec.time_dtype)
+        integers = new((len(self.clock) - sum(self.clock) + 2, lanes), torch.int64)
+        return (*held, reals, integers, new(spec.batch, torch.int64))
 
     def pack(self, carry: Carry) -> tuple[Tensor, ...]:
         """New tensors: those of the state, reals and integers of the lanes, status."""

@@ -11,13 +11,17 @@ import re
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from threading import Lock
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from sdesolve.compiled.graphs import LIMITS, explained
+from sdesolve.compiled.graphs import called, explained, fact
+
+T = TypeVar("T")
+Tensors = tuple[Tensor, ...]
 
 _TENSOR = re.compile(r"^L\['tensors'\]\[(\d+)\]$")
 _SIZE = re.compile(r"^L\['tensors'\]\[(\d+)\]\.size\(\)\[(\d+)\]$")
@@ -43,6 +47,18 @@ class Pure:
         out: tuple[Tensor, ...] = self.graph(*inputs)
         return out
 
+    def vjp(
+        self, states: Tensors, given: Tensors, lifted: Tensors, wanted: tuple[bool, ...]
+    ) -> tuple[Tensors, Callable[[Tensors], tuple[Tensors, Tensors]]]:
+        """Its values at (*states, *given), and what takes their cotangents to those of the states and of the lifted
+        tensors that are wanted."""
+
+        def function(states: Tensors, chosen: Tensors) -> Tensors:
+            return self((*states, *given), all_of(lifted, wanted, chosen))
+
+        pulled = torch.func.vjp(function, states, some_of(lifted, wanted))
+        return pulled[0], pulled[1]
+
 
 class Lifted(NamedTuple):
     """A pure function, and the tensors it reads beside its arguments, as they are now."""
@@ -50,8 +66,13 @@ class Lifted(NamedTuple):
     pure: Pure
     tensors: tuple[Tensor, ...]
 
+    @property
+    def wanted(self) -> tuple[bool, ...]:
+        """Of which of them gradients are wanted."""
+        return tuple(x.requires_grad for x in self.tensors)
 
-def some_of(tensors: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> tuple[Tensor, ...]:
+
+def some_of(tensors: tuple[T, ...], wanted: tuple[bool, ...]) -> tuple[T, ...]:
     """Those that are wanted."""
     return tuple(x for x, want in zip(tensors, wanted, strict=True) if want)
 
@@ -104,19 +125,21 @@ class _Catch:
         return run
 
 
-_kept: dict[Any, tuple[_Catch, Callable[..., Any]]] = {}
+_one_at_a_time = Lock()
 
 
 def lift(key: Any, function: Callable[..., tuple[Tensor, ...]], parts: Any, tensors: tuple[Tensor, ...]) -> Lifted:
     """``function(parts, tensors)`` as a pure function; it must return new tensors. Batches are to be marked."""
-    if key not in _kept:
+
+    def compiled() -> tuple[_Catch, Callable[..., Any]]:
         catch = _Catch()
         assert isinstance(function, types.FunctionType)
         own = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
-        _kept[key] = catch, torch.compile(own, backend=catch, fullgraph=True, dynamic=False)
-    catch, compiled = _kept[key]
-    catch.found = None
-    with explained(), torch.no_grad(), torch._dynamo.config.patch(LIMITS):
-        compiled(parts, tensors)
-    assert catch.found is not None
-    return catch.found
+        return catch, torch.compile(own, backend=catch, fullgraph=True, dynamic=False)
+
+    catch, run = fact(("lift", *key), compiled)
+    with _one_at_a_time, explained(), torch.no_grad():
+        called(run, (parts, tensors))
+        found, catch.found = catch.found, None
+    assert found is not None
+    return found

@@ -19,7 +19,7 @@ from sdesolve.brownian.levy import LEVY, Increment
 from sdesolve.compiled import adaptive, fixed
 from sdesolve.compiled.graphs import graph, mark_batch
 from sdesolve.compiled.layout import unpack_states
-from sdesolve.compiled.lift import Lifted, Pure, all_of, some_of
+from sdesolve.compiled.lift import Lifted, Pure
 from sdesolve.compiled.step import lifted_step
 from sdesolve.methods.method import Increments, Method, State
 from sdesolve.state import StateSpec
@@ -40,13 +40,7 @@ class _Pull:
     def __call__(self, state: State, inc: Increments, cotangents: Tensors, lifted: Tensors) -> tuple[Tensors, Tensors]:
         """Cotangents of (y, *cache) before the step, and gradients of what is wanted."""
         given = tuple(x for x in inc if x is not None)
-
-        def step(states: Tensors, chosen: Tensors) -> Tensors:
-            return self.pure((*states, *given), all_of(lifted, self.wanted, chosen))
-
-        pulled = torch.func.vjp(step, (state.y, *state.cache), some_of(lifted, self.wanted))
-        before, gradients = pulled[1](cotangents)
-        return before, gradients
+        return self.pure.vjp((state.y, *state.cache), given, lifted, self.wanted)[1](cotangents)
 
 
 class Cotangents(NamedTuple):
@@ -101,7 +95,7 @@ def replay_fixed(lifted: Lifted, wanted: tuple[bool, ...], entry: fixed.Entry, a
     )
     parts = _Fixed(replace(forward, backwards=not forward.backwards), _pull(lifted, wanted, after))
     batched = forward.system.spec.batched
-    forward.mark(batched, (), (), drawn)
+    forward.mark((), (), drawn)
     run = graph(("replay", lifted.pure, wanted, *parts.forward.key), _fixed, inputs.times.device)
     start = _marked(after, batched)
     plain = tuple(x.detach() for x in lifted.tensors)
@@ -192,14 +186,11 @@ def settled(entry: adaptive.Entry) -> tuple[Tensors, Tensor, tuple[Tensor | None
 
     def where(x: Tensor, safe: Tensor | float, lane_is_last: bool) -> Tensor:
         mask = idle[:, None] if lane_is_last else idle.reshape(*idle.shape, *(1,) * (x.ndim - 2))
+        mask = mask[:, 0] if x.ndim == 1 else mask
         return torch.where(mask, safe, x)
 
     states = tuple(where(x, start[None], last) for x, start in zip(entry.states, entry.start, strict=True))
     begin = torch.cat([entry.times[:1, :1], entry.times[:1, :1], torch.zeros_like(entry.times[:1, :1])], 1)
-    # a lane without any row has never written its time: that of another does
-    known = (entry.counts > 0) if len(entry.counts) > 1 else torch.ones_like(entry.counts, dtype=torch.bool)
-    other = begin[..., known.to(torch.int8).argmax().reshape(1)]
-    begin = torch.where(known, begin, other)
     noise = tuple(None if x is None else where(x, 0.0, False) for x in entry.noise)
     return states, where(entry.times, begin, True), noise
 

@@ -34,17 +34,33 @@ def _step(parts: _Step, tensors: Tensors) -> Tensors:
 
 
 def _drift(parts: System, tensors: Tensors) -> Tensors:
-    """(t, y) -> (f(t, y),)."""
-    t, y = tensors
+    """(y, t) -> (f(t, y),)."""
+    y, t = tensors
     system = parts.resized(y.shape[0]) if parts.spec.batched else parts
     return (system.drift(t, y).clone(),)
 
 
+def _init(parts: _Step, tensors: Tensors) -> Tensors:
+    """(y, t) -> the method's cache there."""
+    y, t = tensors
+    system = parts.system.resized(y.shape[0]) if parts.system.spec.batched else parts.system
+    return tuple(x.clone() for x in parts.method.init(system, t, y))
+
+
 def lifted_drift(system: System, t: Tensor, y: Tensor) -> Lifted:
-    """The drift as a pure function of (t, y)."""
-    tensors = t.detach().clone(), y.detach().clone()
+    """The drift as a pure function of (y, t)."""
+    tensors = y.detach().clone(), t.detach().clone()
     neutral = system.resized(0)
     return lift(("drift", system.structure, neutral.spec, t.ndim, y.shape), _drift, neutral, tensors)
+
+
+def lifted_init(system: System, method: Method, t: Tensor, y: Tensor) -> Lifted:
+    """The method's cache as a pure function of (y, t)."""
+    tensors = y.detach().clone(), t.detach().clone()
+    if system.spec.batched:
+        mark_batch(x for x in tensors if x.ndim and x.shape[0] == system.spec.batch)
+    parts = _Step(system.resized(0), method, 0, ())
+    return lift(("init", system.structure, parts.system.spec, method, t.ndim), _init, parts, tensors)
 
 
 def lifted_step(system: System, method: Method, state: State, inc: Increments) -> Lifted:

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sdesolve.compiled.graphs import fact
 from sdesolve.methods.method import Method
 from sdesolve.system import System
 
 #: elementwise operations of the user's functions in one step, up to which steps are taken several at a time
 LIGHT = 40
-
-_known: dict[Any, bool] = {}
 
 
 class _Count(TorchDispatchMode):
@@ -45,13 +44,16 @@ _FREE = (
 
 
 def is_light(system: System, method: Method, t: Tensor, y: Tensor) -> bool:
-    """Whether drift and diffusion are a few elementwise operations; they are evaluated once a structure to see."""
-    key = system.structure, method, system.spec.per_trajectory
-    if key not in _known:
+    """Whether drift and diffusion are a few elementwise operations. They are evaluated once a structure to see, which
+    also shows mistakes in them before anything is compiled."""
+
+    def look() -> bool:
         with torch.no_grad(), _Count() as drift:
             system.drift(t, y)
         with torch.no_grad(), _Count() as diffusion:
-            system.diffusion(t, y)
+            if system.is_sde:
+                system.diffusion(t, y)
         weights = method.drift_evaluations * drift.elementwise + method.diffusion_evaluations * diffusion.elementwise
-        _known[key] = weights <= LIGHT and not drift.other and not diffusion.other
-    return _known[key]
+        return weights <= LIGHT and not drift.other and not diffusion.other
+
+    return fact(("light", system.structure, method, system.spec.per_trajectory, system.spec.dtype), look)

@@ -1,5 +1,8 @@
 """Gradients of compiled solves are those of the eager ones: the same steps, differentiated."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -48,7 +51,7 @@ def assert_compiled_is_eager(problem, parameters, y0, ts, **how):
 )
 def test_gradients_of_a_compiled_ode_solve_are_the_eager_ones(adjoint, how):
     case = Problem()
-    for batch in (4, 3):  # the second batch takes the first one's graphs
+    for batch in (4, 3):
         y0 = torch.randn(batch, 2, dtype=F64, generator=torch.Generator().manual_seed(batch))
         assert_compiled_is_eager(case.ode(), case.parameters, y0, TS, adjoint=adjoint, **how)
 
@@ -90,9 +93,9 @@ def test_a_trajectory_that_fails_leaves_the_gradients_of_others_alone():
         start = y0.clone().requires_grad_()
         sol = ss.solve(ode, start, ts, **how)
         assert sol.status.tolist()[::2] == [Status.SUCCESS] * 2
+        assert sol.status[1] != Status.SUCCESS
+        assert of_y0[1] == 0
         good = ss.solve(ode, start[[0, 2]], ts, **{**how, "compile": False}).ys
-        if sol.status[1] == Status.SUCCESS:
-            continue
         weights = torch.linspace(0.3, 1.7, 6, dtype=F64).reshape(2, 3, 1)[:, [0, 2]]
         expected = torch.autograd.grad((good * weights).sum(), [start, theta])
         torch.testing.assert_close(of_y0[[0, 2]], expected[0][[0, 2]], rtol=1e-9, atol=0)
@@ -104,3 +107,60 @@ def test_gradients_of_compiled_gradients_are_refused():
     ys = ss.solve(ss.ODE(lambda t, y: theta * y), torch.ones(2, 1), torch.tensor([0.0, 1.0]), dt=0.5, compile=True).ys
     with pytest.raises(ss.SolveError, match=r"create_graph=True.*compile"):
         torch.autograd.grad(ys.sum(), theta, create_graph=True)
+
+
+def test_gradients_are_of_what_the_closures_held_when_the_problem_was_solved():
+    for how in ({"dt": 0.25}, {"rtol": 1e-4}):
+
+        def of(compile, how=how):
+            thetas = [torch.tensor(x, dtype=F64, requires_grad=True) for x in (0.7, 0.3)]
+            total = torch.zeros((), dtype=F64)
+            for theta in thetas:
+                ode = ss.ODE(lambda t, y: -theta * y)  # noqa: B023 - rebound on purpose
+                total = total + ss.solve(ode, torch.ones(2, 1, dtype=F64), TS, compile=compile, **how).ys.sum()
+            return torch.autograd.grad(total, thetas)
+
+        torch.testing.assert_close(of(True), of(False), rtol=1e-9, atol=0)
+
+
+def test_what_is_changed_in_place_before_the_gradients_is_noticed():
+    theta, k = torch.tensor(0.7, dtype=F64, requires_grad=True), torch.tensor(1.0, dtype=F64)
+    ode, y0 = ss.ODE(lambda t, y: -theta * k * y), torch.ones(2, 1, dtype=F64)
+
+    def solved(compile=True):
+        return ss.solve(ode, y0, TS, dt=0.25, compile=compile).ys
+
+    tripled = [torch.autograd.grad(solved(compile).mul_(3).sum(), theta) for compile in (True, False)]
+    torch.testing.assert_close(*tripled, rtol=1e-10, atol=0)
+    ys = solved()
+    k.mul_(3)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(ys.sum(), theta)
+
+
+def test_a_recorded_solve_is_freed_with_its_solution():
+    theta = torch.tensor(0.7, requires_grad=True)
+    ys = ss.solve(ss.ODE(lambda t, y: -theta * y), torch.ones(2, 1), TS.float(), dt=0.25, compile=True).ys
+    recorded = weakref.ref(ys.grad_fn.run)
+    gc.disable()
+    try:
+        ys.sum().backward()
+        del ys
+        assert recorded() is None
+    finally:
+        gc.enable()
+
+
+def test_states_without_dimensions_and_times_of_each_trajectory():
+    y0 = torch.tensor(1.3, dtype=F64)
+    for how in ({"dt": 0.25}, {"rtol": 1e-4}):
+        assert_compiled_is_eager(ss.ODE(lambda t, y: -y * t, batched=False), [], y0, TS, **how)
+    theta = torch.tensor(0.7, dtype=F64, requires_grad=True)
+    own = ss.ODE(lambda t, y: -theta * y * t[:, :1])  # a clock of its own for each: t has a batch
+    assert_compiled_is_eager(own, [theta], torch.ones(2, 1, dtype=F64) * y0, TS, rtol=1e-4)
+
+
+def test_compiled_gradients_of_a_vectorized_problem_are_refused():
+    ode = ss.ODE(lambda t, y: -y, vectorize=True)
+    with pytest.raises(ss.CompileError, match="vectorize=True"):
+        ss.solve(ode, torch.ones(2, 1, requires_grad=True), TS.float(), dt=0.5, compile=True)

@@ -5,10 +5,13 @@ import torch
 from torch._dynamo.utils import counters
 
 import sdesolve as ss
+from sdesolve.compiled import graphs
 
 pytestmark = pytest.mark.compile
 
+F64 = torch.float64
 TS = torch.tensor([0.0, 1.0])
+TS64 = TS.double()
 
 
 def compilations(run):
@@ -23,11 +26,14 @@ def decay(rate):
 
 
 def test_adaptive_steps_compile_once_for_all_problems_of_one_code():
-    def solve(batch=3, rate=1.0, tolerance=1e-4, ts=TS, **how):
-        problem, y0 = decay(torch.tensor(rate)), torch.ones(batch, 2)
+    def solve(batch=3, rate=1.0, tolerance=1e-4, ts=TS64, **how):
+        problem, y0 = decay(torch.tensor(rate, dtype=F64)), torch.ones(batch, 2, dtype=F64)
+        how |= {"rtol": tolerance, "atol": tolerance, "on_failure": "return"}
         with torch.no_grad():
-            ys = ss.solve(problem, y0, ts, rtol=tolerance, atol=tolerance, compile=True, **how).ys
-        torch.testing.assert_close(ys[-1], y0 * torch.exp(-rate * (ts[-1] - ts[0])), rtol=1e-2, atol=0)
+            compiled, eager = (ss.solve(problem, y0, ts, compile=c, **how) for c in (True, False))
+        assert torch.equal(compiled.stats.accepted, eager.stats.accepted)
+        assert torch.equal(compiled.status, eager.status)
+        torch.testing.assert_close(compiled.ys, eager.ys, rtol=1e-12, atol=0, equal_nan=True)
 
     assert compilations(solve) == 1
     for change in (
@@ -35,8 +41,8 @@ def test_adaptive_steps_compile_once_for_all_problems_of_one_code():
         {"batch": 1000},
         {"rate": 2.0},
         {"tolerance": 1e-6},
-        {"ts": torch.linspace(0, 3, 7)},
-        {"max_steps": 50},
+        {"ts": torch.linspace(0, 3, 7, dtype=F64)},
+        {"max_steps": 3},
         {"batch": 5},
     ):
         assert compilations(lambda change=change: solve(**change)) == 0, change
@@ -47,8 +53,10 @@ def test_adaptive_steps_compile_once_for_all_problems_of_one_code():
 def test_fixed_steps_compile_once_for_all_seeds_steps_and_batches():
     def solve(batch=3, dt=0.1, seed=0, ts=TS, paths=None):
         sde = ss.SDE(lambda t, y: -y, lambda t, y: 0.1 * y, calculus="stratonovich")
+        how = {"dt": dt, "seed": seed, "paths": paths, "method": "heun"}
         with torch.no_grad():
-            ss.solve(sde, torch.ones(batch, 1), ts, dt=dt, seed=seed, paths=paths, compile=True, method="heun")
+            ys = ss.solve(sde, torch.ones(batch, 1), ts, compile=True, **how).ys
+        torch.testing.assert_close(ys, ss.solve(sde, torch.ones(batch, 1), ts, **how).ys, rtol=1e-4, atol=1e-5)
 
     assert compilations(solve) == 1
     for change in ({"batch": 50_000}, {"dt": 1e-3}, {"seed": 2**63}, {"paths": [7, 8, 9]}, {"ts": torch.arange(4.0)}):
@@ -82,11 +90,39 @@ def test_tensors_of_one_batch_in_a_closure_compile_for_that_batch():
     assert compilations(lambda: solve(3)) == 0
 
 
-def test_many_functions_of_one_structure_are_compiled_each():
-    # as many as torch's own limit of recompilations would have stopped
-    constants = range(10)
-    for constant in constants:
+def test_twenty_functions_of_one_structure_are_compiled_each():
+    for constant in range(20):  # torch's own limit of recompilations is 8
         f = lambda t, y, constant=constant: -constant * y
         with torch.no_grad():
-            ys = ss.solve(ss.ODE(f), torch.ones(2, 1), TS, dt=0.5, method="rk4", compile=True).ys[-1]
-            torch.testing.assert_close(ys, ss.solve(ss.ODE(f), torch.ones(2, 1), TS, dt=0.5, method="rk4").ys[-1])
+            ys = ss.solve(ss.ODE(f), torch.ones(2, 1), TS, dt=0.5, method="heun", compile=True).ys[-1]
+            torch.testing.assert_close(ys, ss.solve(ss.ODE(f), torch.ones(2, 1), TS, dt=0.5, method="heun").ys[-1])
+
+
+def test_behind_the_last_graph_of_a_function_all_are_made_anew_with_a_warning(monkeypatch):
+    monkeypatch.setitem(graphs.LIMITS, "recompile_limit", 2)
+
+    def solve(constant):
+        ode = ss.ODE(lambda t, y: -constant * y)
+        with torch.no_grad():
+            ys = ss.solve(ode, torch.ones(2, 1), TS, dt=0.5, method="heun", compile=True).ys[-1]
+        torch.testing.assert_close(ys, ss.solve(ode, torch.ones(2, 1), TS, dt=0.5, method="heun").ys[-1])
+
+    solve(1.0)
+    solve(2.0)
+    with pytest.warns(UserWarning, match="keep those that change in tensors"):
+        solve(3.0)
+    assert compilations(lambda: solve(3.0)) == 0
+
+
+def test_a_hook_that_a_module_gets_later_is_seen():
+    layer = torch.nn.Linear(2, 2)
+    net = torch.nn.Sequential(layer)
+    ode, y0 = ss.ODE(lambda t, y: net(y)), torch.ones(3, 2)
+
+    def solve(compile):
+        with torch.no_grad():
+            return ss.solve(ode, y0, TS, dt=0.5, method="heun", compile=compile).ys
+
+    solve(True)
+    layer.register_forward_hook(lambda module, given, out: 2 * out)
+    torch.testing.assert_close(solve(True), solve(False))
