@@ -141,26 +141,31 @@ class FixedPlan:
     def _result(self, run: FixedRun, interrupted: bool = False) -> Result:
         spec, method = self.system.spec, self.method
         ys = run.outputs()
-        counts = np.broadcast_to(self.table.saves[-1], (spec.batch,))
-        taken = torch.as_tensor(counts.copy(), device=spec.device)
+        taken = torch.as_tensor(self.table.saves[-1], device=spec.device)  # one number where all take the same steps
         if interrupted:
             steps_done = int(run.place.max(initial=-1) >= 0) and int(self.table.saves[run.place >= 0].max())
             taken = taken.clamp(max=steps_done)
-        status, reached = None, torch.as_tensor(np.broadcast_to(self.ts[0], (spec.batch,)).copy())
+        status, reached = None, torch.as_tensor(self.ts[0]).expand(spec.batch)
         if not torch._C._functorch.is_functorch_wrapped_tensor(ys):
             status, reached = self._status(ys.detach(), run, interrupted)
         return Result(
             ys,
             status,
-            taken,
-            torch.zeros_like(taken),
-            taken * drift_evaluations(method, dense=self.dense) + method.first_evaluations,
-            taken * method.diffusion_evaluations,
+            taken.expand(spec.batch),
+            torch.zeros_like(taken).expand(spec.batch),
+            (taken * drift_evaluations(method, dense=self.dense) + method.first_evaluations).expand(spec.batch),
+            (taken * method.diffusion_evaluations).expand(spec.batch),
             reached,
             self._dense(run) if self.dense and not interrupted else None,
         )
 
     def _status(self, ys: Tensor, run: FixedRun, interrupted: bool) -> tuple[Tensor, Tensor]:
+        """Of each trajectory, and a time by which it had not failed."""
+        spec = self.system.spec
+        # no NaN and no infinity has a finite sum
+        if run.stuck is None and not interrupted and bool(torch.isfinite(ys.sum())):
+            status = torch.full((spec.batch,), int(Status.SUCCESS), device=spec.device)
+            return status, torch.as_tensor(self.ts[-1]).expand(spec.batch)
         good = finite(ys if self.system.spec.batched else ys[:, None], 2)
         status = torch.where(good.all(0), int(Status.SUCCESS), int(Status.NONFINITE))
         if run.stuck is not None:

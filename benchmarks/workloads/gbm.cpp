@@ -2,7 +2,7 @@
 //
 //     y <- y + mu h y + sigma sqrt(h) y z,      z from Philox4x32-10 by Box-Muller
 //
-// Built by gbm_native.py. A tile of paths keeps its states in registers and in the first cache for all steps; every
+// Built by gbm_hand.py. A tile of paths keeps its states in registers and in the first cache for all steps; every
 // loop over a tile is plain C++ that the compiler turns into vector instructions.
 //
 // Salmon, Moraes, Dror & Shaw (2011). Parallel random numbers: as easy as 1, 2, 3. SC'11.

@@ -7,7 +7,6 @@ when the case is made, and stands in the names.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -63,12 +62,11 @@ def theirs(denoiser: diffusion.Denoiser, x: Tensor, log_prior: Callable[[Tensor]
         return log_prior(ends[-1]) + gained[-1]
 
 
-def ours(denoiser: diffusion.Denoiser, x: Tensor, prior: Any, tolerance: float, compile: bool | None = None) -> Tensor:
-    """diffusion.log_likelihood; compile=None does not name the option."""
-    options: dict[str, Any] = {} if compile is None else {"compile": compile}
+def ours(denoiser: diffusion.Denoiser, x: Tensor, prior: Any, tolerance: float, compile: bool = False) -> Tensor:
+    """diffusion.log_likelihood."""
     with torch.no_grad():
         found = diffusion.log_likelihood(
-            denoiser, x, prior=prior, t_min=T_MIN, rtol=tolerance, atol=tolerance, **options
+            denoiser, x, prior=prior, t_min=T_MIN, rtol=tolerance, atol=tolerance, compile=compile
         )
     return found.log_prob
 
@@ -86,7 +84,6 @@ def case(points: int, device: torch.device) -> Case:
     at = loosest(partial(ours, denoiser, x, prior), error)
     eager = f"sdesolve, eager, {tolerance_name(at)}"
     contenders = [Contender(eager, "ours", partial(ours, denoiser, x, prior, at))]
-    targets = []
     peer = partial(theirs, denoiser, x, prior.log_prob)
     name = "torchdiffeq dopri5"
     try:
@@ -94,12 +91,8 @@ def case(points: int, device: torch.device) -> Case:
         name = f"{name}, {tolerance_name(there)}"
     except ModuleNotFoundError:
         there = TOLERANCES[-1]
-    if "compile" in inspect.signature(diffusion.log_likelihood).parameters:
-        compiled = f"sdesolve, compiled, {tolerance_name(at)}"
-        contenders.append(Contender(compiled, "ours", partial(ours, denoiser, x, prior, at, True), compiled=True))
-        targets.append(Target(compiled, name, 5))
-    else:
-        targets.append(Target("sdesolve, compiled", name, 5))
+    compiled = f"sdesolve, compiled, {tolerance_name(at)}"
+    contenders.append(Contender(compiled, "ours", partial(ours, denoiser, x, prior, at, True), compiled=True))
     contenders.append(Contender(name, "peer", partial(peer, there), needs="torchdiffeq"))
     return Case(
         f"{points:,} points of 8 Gaussians, VP, exact trace",
@@ -107,7 +100,7 @@ def case(points: int, device: torch.device) -> Case:
         error,
         "largest error of a log-density among all points, in nats",
         WORST,
-        targets,
+        [Target(compiled, name, 5)],
     )
 
 

@@ -41,15 +41,12 @@ def right_hand_side(t: Tensor, y: Tensor) -> Tensor:
     return lorenz(y)
 
 
-def case(batch: int, device: torch.device, size: Size | None = None, ode: ss.ODE | None = None) -> Case:
-    """Starts scattered about (1, 1, 25); for a point of a curve torchdiffeq is the only peer.
-
-    ode : what is compiled is kept with it, so cases may share one.
-    """
+def case(batch: int, device: torch.device, size: Size | None = None) -> Case:
+    """Starts scattered about (1, 1, 25); for a point of a curve torchdiffeq is the only peer."""
     scatter = torch.randn(batch, 3, generator=torch.Generator().manual_seed(0))
     start = scatter + torch.tensor([1.0, 1.0, 25.0])
     y0, ts = start.to(device), torch.tensor([0.0, END], device=device)
-    problem = ss.ODE(right_hand_side) if ode is None else ode
+    problem = ss.ODE(right_hand_side)
 
     def ours(compile: bool) -> Tensor:
         with torch.no_grad():

@@ -38,7 +38,7 @@ class Answer(NamedTuple):
 
 
 def linear(sde: ss.SDE, batch: int, dimension: int, steps: int, device: torch.device, size: Size) -> Case:
-    """One point of a curve; y0 = 1. What is compiled is kept with the equation, which the points share."""
+    """One point of a curve; y0 = 1."""
     shape, h = (batch, dimension), 1 / steps
     y0, ts = torch.ones(shape, device=device), torch.tensor([0.0, 1.0], device=device)
 
@@ -87,7 +87,6 @@ def cases(device: torch.device) -> Sequence[Case]:
 
 def _curves(device: torch.device) -> Iterator[Case]:
     sde = ss.SDE(lambda t, y: MU * y, lambda t, y: SIGMA * y)
-    ode = ss.ODE(lorenz.right_hand_side)
     group = f"SDE with {STEP} steps, dimension {DIMENSION}"
     for batch in BATCHES:
         yield linear(sde, batch, DIMENSION, STEP, device, Size(group, "batch", batch))
@@ -99,7 +98,7 @@ def _curves(device: torch.device) -> Iterator[Case]:
         yield linear(sde, BATCH, DIMENSION, steps, device, Size(group, "steps", steps))
     group = "Lorenz equations, rtol = atol = 1e-5"
     for batch in ODE_BATCHES:
-        yield lorenz.case(batch, device, Size(group, "batch", batch), ode)
+        yield lorenz.case(batch, device, Size(group, "batch", batch))
 
 
 WORKLOAD = Workload("scaling", "how cost grows with batch, dimension and number of steps", cases)

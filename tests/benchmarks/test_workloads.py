@@ -2,7 +2,6 @@
 
 import ctypes
 import importlib.util
-import inspect
 import math
 import shutil
 import sys
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-import diffusion
 import sdesolve as ss
 from benchmarks.reference import is_white, relative_error, rk4, stratonovich_heun
 from benchmarks.workload import Case, Contender, Size
@@ -93,8 +91,6 @@ def test_targets_name_contenders_of_their_case(workload: str, monkeypatch: pytes
     monkeypatch.setattr(likelihood, "POINTS", 5)
     for case in WORKLOADS[workload].cases(CPU):
         known = {c.name for c in case.contenders}
-        if "compile" not in inspect.signature(diffusion.log_likelihood).parameters:
-            known.add("sdesolve, compiled")  # of the likelihood: it cannot be measured yet
         for target in case.targets:
             for names in (target.contender, target.against):
                 assert {names} <= known if isinstance(names, str) else set(names) <= known
