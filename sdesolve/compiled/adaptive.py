@@ -29,8 +29,9 @@ from sdesolve.system import System
 CHUNK_STEPS = 500
 #: rows of a table of a window's cells
 _ROWS = 4
-#: recorded steps of a chunk, and numbers in the records of their states, at most
-_MOST_ROWS, _RECORDED = 256, 2**24
+#: recorded steps of the first chunk (room costs what is in it: compiled code copies it once), and of any; numbers in the
+#: records of their states, at most
+_FIRST_ROWS, _MOST_ROWS, _RECORDED = 16, 256, 2**24
 
 
 class _Lattice(NamedTuple):
@@ -227,6 +228,7 @@ class _Chunks:
         )
         self.evaluations: tuple[int, int] = 0, 0
         self.caches: tuple[tuple[int, ...], ...] = ()
+        self.rows = _FIRST_ROWS
         if begin is not None:
             mark_batch([begin.y0, begin.span])
             facts = fact(("start", *self._key(), begin.first is None), self._look)
@@ -291,6 +293,7 @@ class _Chunks:
             begun, after = tuple(rest[:split]), rest[split:]
             # what was written, two rows at least: a graph takes 1 for a constant
             filled = max(int(counts.max()), 2)
+            self.rows = min(2 * self.rows, _MOST_ROWS) if filled >= len(times) else self.rows
             states, times, noise = (
                 tuple(x[:filled].clone() for x in states),
                 times[:filled].clone(),
@@ -304,7 +307,7 @@ class _Chunks:
 
     def _buffers(self, states: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]:
         """Room for the records of a chunk, with its batch as a symbol."""
-        found, times, noise = _buffers(self.loop, states, self.path)
+        found, times, noise = _buffers(self.loop, states, self.path, self.rows)
         for x in (*found, *noise):
             mark_batch([x], x.ndim - 1 if self.parts.layout.shape is not None and x is found[0] else 1)
         if self.loop.clock.lanes != 1:
@@ -361,11 +364,11 @@ def _present(path: Any) -> tuple[bool, ...]:
 
 
 def _buffers(
-    loop: Loop, states: tuple[Tensor, ...], path: Any
+    loop: Loop, states: tuple[Tensor, ...], path: Any, rows: int
 ) -> tuple[tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]:
     """Room for the records of a chunk."""
     spec = loop.system.spec
-    rows = max(8, min(_MOST_ROWS, _RECORDED // max(sum(x.numel() for x in states), 1)))
+    rows = max(8, min(rows, _RECORDED // max(sum(x.numel() for x in states), 1)))
     wide = () if path is None else path[0]
     m = math.prod(wide)
     shapes = [wide, wide, wide, (m, m)]

@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 
 from sdesolve.compiled.allocation import shared_removals
 from sdesolve.compiled.components import component_vectors
+from sdesolve.compiled.network import network_parts
 from sdesolve.compiled.words import products_of_words
 from sdesolve.errors import CompileError, message
 
@@ -150,7 +151,11 @@ def _compile(function: Callable[..., Any], device: torch.device) -> Callable[...
     code = function.__code__.replace()
     own = types.FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
     # the loop itself in C++: a third of the time of small steps
-    own_passes = {"post_grad_custom_pre_pass": component_vectors(), "_pre_fusion_custom_pass": shared_removals()}
+    own_passes = {
+        "post_grad_custom_pre_pass": component_vectors(),
+        "post_grad_custom_post_pass": network_parts(),
+        "_pre_fusion_custom_pass": shared_removals(),
+    }
     options = {"cpp_wrapper": True, **own_passes} if device.type == "cpu" else None
     return torch.compile(own, fullgraph=True, dynamic=False, options=options)
 
