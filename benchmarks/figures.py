@@ -147,8 +147,12 @@ def write_json(figures: Figures, path: Path) -> None:
 
 def read_json(path: Path) -> Figures:
     """Read a file of an earlier run; ValueError for what is none of this version's."""
-    figures = json.loads(path.read_text(encoding="utf-8"))
+    accepted = f"accepted is schema {SCHEMA}, as `python -m benchmarks --json FILE` writes"
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--from-json: {path} is no JSON ({error}); {accepted}") from error
     if not isinstance(figures, dict) or figures.get("schema") != SCHEMA:
         schema = figures.get("schema") if isinstance(figures, dict) else None
-        raise ValueError(f"{path}: got schema {schema}; accepted is {SCHEMA}, as `python -m benchmarks --json` writes")
+        raise ValueError(f"--from-json: {path} has schema {schema}; {accepted}")
     return figures

@@ -118,7 +118,7 @@ def test_figures_are_the_same_after_a_file(tmp_path: Path) -> None:
 def test_file_of_another_schema_is_refused(held: Any, tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(json.dumps(held))
-    with pytest.raises(ValueError, match=f"accepted is {SCHEMA}"):
+    with pytest.raises(ValueError, match=f"accepted is schema {SCHEMA}"):
         read_json(path)
 
 
@@ -130,3 +130,10 @@ def test_case_says_so_when_others_took_part_of_the_machine(others: float | None,
 
 def test_empty_run_is_data_too() -> None:
     assert as_json(Run(1, []), {})["cases"] == []
+
+
+def test_file_that_is_no_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    path.write_text("not a run")
+    with pytest.raises(ValueError, match=r"--from-json: .*figures.json is no JSON"):
+        read_json(path)
