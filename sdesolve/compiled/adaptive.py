@@ -29,8 +29,8 @@ from sdesolve.system import System
 CHUNK_STEPS = 500
 #: rows of a table of a window's cells
 _ROWS = 4
-#: recorded steps of the first chunk (compiled code copies the room for them once), and of any; numbers in the records of
-#: their states, at most
+#: recorded steps of the first chunk (compiled code copies the room for them once), and of any; numbers in the records
+#: of their states, at most
 _FIRST_ROWS, _MOST_ROWS, _RECORDED = 16, 256, 2**24
 
 
