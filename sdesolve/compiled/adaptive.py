@@ -265,7 +265,7 @@ class _Chunks:
             mark_batch([clock.tick, clock.longest])
         mark_batch([starts, ends, gaps], 1)
         if self.begin is not None:
-            fresh = torch.tensor(begins, device=starts.device)
+            fresh = self._whole(int(begins))
             begin = _Beginning(fresh, self.begin.y0, self.begin.span, self.begin.first)
         until = self._whole(point)
         return self.fixed._replace(starts=starts, ends=ends, gaps=gaps, until=until, lattice=lattice, begin=begin)
@@ -436,15 +436,12 @@ def _chunk(parts: _Parts, inputs: _Inputs, packed: tuple[Tensor, ...]) -> tuple[
 def _begin(parts: _Parts, loop: Loop, begin: _Beginning, packed: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The packed carry of a solve that starts here, or the given one."""
 
-    def fresh(*packed: Tensor) -> tuple[Tensor, ...]:
-        start = first_values(loop, begin.y0)
-        carry = first_carry(loop, begin.y0, start, begin.span, begin.first)
-        return tuple(x.clone() for x in parts.layout.pack(carry))
+    def start(fresh: Tensor, *packed: Tensor) -> tuple[Tensor, ...]:
+        carry = first_carry(loop, begin.y0, first_values(loop, begin.y0), begin.span, begin.first)
+        return (torch.zeros_like(fresh), *(x.clone() for x in parts.layout.pack(carry)))
 
-    def given(*packed: Tensor) -> tuple[Tensor, ...]:
-        return tuple(x.clone() for x in packed)
-
-    return torch.cond(begin.fresh, fresh, given, packed)
+    # a loop of one round or none: behind a torch.cond the batch is a symbol of its own (torch 2.13)
+    return while_loop(lambda fresh, *packed: fresh > 0, start, (begin.fresh.clone(), *(x.clone() for x in packed)))[1:]
 
 
 def _steps(parts: _Parts, loop: Loop, inputs: _Inputs, start: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
