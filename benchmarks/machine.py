@@ -9,13 +9,13 @@ import subprocess
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import sdesolve
+from sdesolve.versions import versions
 
 PACKAGES = (
     "torch", "numpy", "torchdiffeq", "torchsde", "torchode", "diffrax", "equinox", "jax", "jaxlib", "numba",
@@ -38,24 +38,22 @@ def share_threads(number: int | None) -> None:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, machine and date."""
-    found: dict[str, Any] = {"sdesolve": sdesolve.__version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found | {
-        "compiler": compiler(),
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "processor": processor(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    return (
+        {"sdesolve": sdesolve.__version__}
+        | versions(PACKAGES)
+        | {
+            "compiler": compiler(),
+            "system": platform.system(),
+            "machine": platform.machine(),
+            "processor": processor(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    )
 
 
 def compiler() -> str | None:

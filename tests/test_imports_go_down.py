@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the ground up. A module may import from its own floor and from those below it. The name of a package
 # stands for all that is in it; `sdesolve.__init__` is the front of the house and imports the rest.
 FLOORS = [
-    {"sdesolve.errors", "sdesolve.state", "sdesolve.capture", "sdesolve.progress"},
+    {"sdesolve.errors", "sdesolve.state", "sdesolve.capture", "sdesolve.progress", "sdesolve.versions"},
     {"sdesolve.problem", "sdesolve.system", "sdesolve.brownian"},
     {"sdesolve.methods"},
     {

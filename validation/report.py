@@ -6,7 +6,6 @@ import json
 import math
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 import sdesolve
+from sdesolve.versions import versions
 from validation.check import Check
 from validation.plots import draw, figures, inline_svg
 from validation.run import Run
@@ -26,14 +26,15 @@ PACKAGES = ("torch", "numpy", "scipy", "matplotlib")
 
 def environment() -> dict[str, Any]:
     """Versions of what the figures depend on."""
-    found: dict[str, Any] = {"sdesolve": sdesolve.__version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    found |= {"system": platform.system(), "machine": platform.machine(), "threads": torch.get_num_threads()}
-    return found
+    return (
+        {"sdesolve": sdesolve.__version__}
+        | versions(PACKAGES)
+        | {
+            "system": platform.system(),
+            "machine": platform.machine(),
+            "threads": torch.get_num_threads(),
+        }
+    )
 
 
 def as_json(run: Run, seconds: float) -> dict[str, Any]:
