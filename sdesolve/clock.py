@@ -133,6 +133,11 @@ class RealClock:
         kind = self.gaps.dtype
         return torch.finfo(kind).eps if isinstance(kind, torch.dtype) else float(np.finfo(kind).eps)
 
+    def part(self, lanes: Tensor) -> RealClock:
+        """Of some of the lanes."""
+        starts, ends, gaps = (columns(table, lanes) for table in (self.starts, self.ends, self.gaps))
+        return replace(self, starts=starts, ends=ends, gaps=gaps, lanes=len(lanes))
+
     def on_host(self) -> RealClock:
         """The same for one lane whose state is kept in NumPy's scalars, with tables of them."""
         tables: list[Any] = [table.cpu().numpy() for table in (self.starts, self.ends, self.gaps)]
@@ -186,6 +191,11 @@ class RealClock:
 def next_point(index: Tensor, last: int | Tensor) -> Tensor:
     """Number of the landing point ahead of each lane, or the last one."""
     return clamp(index + 1, most=last)
+
+
+def columns(table: Tensor, lanes: Tensor) -> Tensor:
+    """Those of some lanes, (..., lanes); a table that all lanes share stays."""
+    return table if table.shape[-1] == 1 else table.index_select(-1, lanes)
 
 
 def row(table: Tensor, k: int) -> Tensor:

@@ -29,7 +29,7 @@ def refuse_coupled(name: str, function: Callable[[Tensor], Tensor], y: Tensor, v
         return
     with torch.no_grad():
         again = function(y)
-    if not _same(value, again):
+    if not same(value, again):
         raise CoupledTrajectoriesError(
             f"{name}: two evaluations at the same t and y differ; accepted is a function of (t, y). "
             "Does it draw random numbers, or keep state between calls? For noise write an SDE."
@@ -48,10 +48,10 @@ def _unmoved(function: Callable[[Tensor], Tensor], y: Tensor, value: Tensor, mov
             found = function(away)
     except Exception:
         return True
-    return _same(value[~moved], found[~moved])
+    return same(value[~moved], found[~moved])
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def same(a: Tensor, b: Tensor) -> bool:
     """Equal up to what a matrix product may round differently; NaN compares equal to NaN."""
     if a.numel() == 0:
         return True

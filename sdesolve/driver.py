@@ -16,10 +16,10 @@ from sdesolve.shared_clock import SharedClock
 
 
 class Standing(NamedTuple):
-    """How things stand behind a compiled chunk: whether the way to its landing point goes on, whether anyone runs,
-    whether anyone has failed."""
+    """How things stand behind a compiled chunk: how many trajectories are still on the way to its landing point,
+    whether anyone runs, whether anyone has failed."""
 
-    going: bool
+    going: int
     running: bool
     failures: bool
 
@@ -42,7 +42,7 @@ def drive(
     try:
         if compiled is not None:
             for point in range(1, loop.clock.last + 1):
-                standing = Standing(True, True, False)
+                standing = Standing(1, True, False)
                 while standing.going:
                     carry, standing = compiled(carry, point)
                     if report:

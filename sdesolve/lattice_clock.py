@@ -5,7 +5,7 @@ Times are ticks of the path's lattice. A step of a free length is tried; when it
 path has been looked at is visited (Foster & Jelincic 2311.14201 show that a method of Heun's type otherwise converges
 to a wrong limit), and this takes four integers instead of a stack of rejected times.
 
-Free steps end on coarse ticks (multiples of a power of two of at most 1/64 of their length), as the bridge down to
+Free steps end on coarse ticks (multiples of a power of two of at most 1/8 of their length), as the bridge down to
 these, and to the parts of such a step, has few levels; landing points are where they are, to the nearest tick.
 """
 
@@ -21,13 +21,14 @@ from torch import Tensor
 
 from sdesolve.brownian.levy import Increment
 from sdesolve.brownian.window import Window, Windows
-from sdesolve.clock import STRETCH, ClockState, Landings, Proposal, RealClock, next_point
+from sdesolve.clock import STRETCH, ClockState, Landings, Proposal, RealClock, columns, next_point
 from sdesolve.errors import message
 
 #: parts of a root: 2^_ROOT
 _ROOT = 30
-#: ends of steps are multiples of a power of two between 1/128 and 1/64 of their length
-_COARSE = 6
+#: ends of steps are multiples of a power of two between 1/16 and 1/8 of their length: shorter by a twentieth than they
+#: could be, and with three levels less to look up than at 1/64
+_COARSE = 3
 #: within a root a step may be longer than wanted by this factor
 _GENEROUS = 1.2
 #: bits of a float64's sign and exponent
@@ -91,6 +92,11 @@ class LatticeClock:
             raise ValueError(message(name, got, accepted, advice))
         table = torch.as_tensor(ticks, device=device)
         return LatticeClock(real, table, table, tick, longest)
+
+    def part(self, lanes: Tensor) -> LatticeClock:
+        """Of some of the lanes."""
+        tables = (columns(x, lanes) for x in (self.behind, self.ahead, self.tick, self.longest))
+        return LatticeClock(self.real.part(lanes), *tables)
 
     @property
     def direction(self) -> float:

@@ -302,5 +302,5 @@ class Loop:
         return (carry.status == RUNNING).any()
 
     def moving(self, carry: Carry, until: Tensor | int) -> Tensor:
-        """Whether anyone is still on the way to a landing point, 0-d."""
-        return ((carry.status == RUNNING) & self.to_batch(self.clock.position(carry.clock) < until)).any()
+        """Who is still on the way to a landing point, (batch,)."""
+        return (carry.status == RUNNING) & self.to_batch(self.clock.position(carry.clock) < until)

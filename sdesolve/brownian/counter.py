@@ -180,8 +180,9 @@ def flat_names(paths: Tensor, channels: int) -> Names:
     return paths[:, None].expand(batch, channels).reshape(-1), number.expand(batch, channels).reshape(-1)
 
 
-def normals_of_cells(key: Key, names: Names, cells: Tensor, dtype: torch.dtype, stream: int = W) -> Tensor:
-    """Standard normals of single cells, int64 of any shape that broadcasts with the flat names; each costs a call."""
+def normals_of_cells(key: Key, names: Names, cells: Tensor, dtype: torch.dtype, stream: int | Tensor = W) -> Tensor:
+    """Standard normals of single cells, int64 of any shape that broadcasts with the flat names (and with streams, if
+    there are several); each costs a call."""
     path, channel = names
     four = _normals(key, (path, (cells >> 2) & WORD, channel | (stream << 24), torch.zeros_like(cells)), dtype)
     which = cells & 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -60,8 +61,8 @@ class Source:
 
     def cells(self, cells: Tensor) -> Normals:
         """Of single cells, of a shape (..., width) or (..., 1)."""
-        draw = lambda stream: normals_of_cells(self.key, self.names, cells, self.dtype, stream)
-        return Normals(draw(W), draw(H), draw(K))
+        streams = torch.tensor([W, H, K], device=cells.device).reshape(-1, *(1,) * max(cells.ndim, 1))
+        return Normals(*normals_of_cells(self.key, self.names, cells[None], self.dtype, streams).unbind(0))
 
     def nodes(self, level: Tensor, index: Tensor) -> Normals:
         """By which interval ``index`` of a level is halved."""
@@ -99,15 +100,35 @@ class Window:
         self.source = Source(key, flat_names(paths, self.channels) if names is None else names, dtype)
         self.tick, self.level, self.depth = tick, level, depth
         self.levy, self.factor = levy, factor
-        self.table: Normals | None = None
+        self.count, self._table = count, None if known is None else known[1]
         if known is not None:
-            self.first, self.table = known
+            self.first = known[0]
         elif first is not None:
-            assert isinstance(level, int)
             self.first = self._flat(first, self.channels)
-            index = self.first + torch.arange(count, device=paths.device)[:, None]
-            cuts = _cuts(0, self.source.width, count * max(level, 1))
-            self.table = _side_by_side([self._roots(self.source.part(cut), _narrow(index, cut)) for cut in cuts])
+
+    @property
+    def table(self) -> Normals | None:
+        """The normals of the few cells that queries touch, computed when they are first asked for."""
+        if self._table is None and self.count:
+            assert isinstance(self.level, int)
+            index = self.cells
+            cuts = _cuts(0, self.source.width, self.count * max(self.level, 1))
+            self._table = _side_by_side([self._roots(self.source.part(cut), _narrow(index, cut)) for cut in cuts])
+        return self._table
+
+    @table.setter
+    def table(self, known: Normals) -> None:
+        self._table = known
+
+    @property
+    def has_table(self) -> bool:
+        """Whether they are computed."""
+        return self._table is not None
+
+    @property
+    def cells(self) -> Tensor:
+        """Numbers of the few cells, (count, 1 or batch * channels)."""
+        return self.first + torch.arange(self.count, device=self.paths.device)[:, None]
 
     def __call__(self, start: Tensor, end: Tensor) -> Increment:
         """Over [start, end), int64 ticks, (..., lanes) with one lane for each trajectory or one for all; where
@@ -125,6 +146,16 @@ class Window:
         inc = Increment(*(None if a is None or b is None else _choose(turned, b, a) for a, b in both))
         area, inc = inc.area, inc._replace(area=None)
         return inc.map(lambda x: x.reshape(*x.shape[:-1], *self.shape))._replace(area=area)
+
+    def part(self, lanes: Tensor) -> Window:
+        """Of some of the trajectories."""
+        of = copy(self)
+        flat = (lanes[:, None] * self.channels + torch.arange(self.channels, device=lanes.device)).flatten()
+        of.paths, of.source = self.paths[lanes], self.source.part(flat)
+        if self.table is not None:
+            of.first = self.first if self.first.shape[-1] == 1 else self.first[flat]
+            of.table = Normals(*(x[:, flat] for x in self.table))
+        return of
 
     def _flat(self, lanes: Tensor, channels: int) -> Tensor:
         """(..., batch) -> (..., batch * channels); a last dimension of 1 stays."""

@@ -11,13 +11,15 @@ from torch import Tensor
 from sdesolve.brownian.levy import LEVY
 from sdesolve.brownian.window import Window, Windows
 from sdesolve.clock import RealClock, row
+from sdesolve.compiled import fewer
 from sdesolve.compiled.chunk import Inputs, Lattice, Parts, Path, StartInputs, run_chunk
-from sdesolve.compiled.graphs import fact, graph, mark_batch
+from sdesolve.compiled.graphs import fact, graph, is_static, mark_batch
 from sdesolve.compiled.layout import Layout
+from sdesolve.compiled.roots import find_table
 from sdesolve.driver import Standing
 from sdesolve.errors import CompileError, message
 from sdesolve.lattice_clock import LatticeClock, PathNoise
-from sdesolve.loop import Carry, Loop
+from sdesolve.loop import Carry, Loop, failed
 from sdesolve.start import Beginning, evaluations, first_carry, first_values
 from sdesolve.step_size import PID
 
@@ -53,20 +55,22 @@ def compile_adaptive(loop: Loop, begin: Beginning | None = None, tape: list[Entr
         raise CompileError(message("compile", "True with dense=True", "one of the two"))
     if isinstance(loop.noise, PathNoise) and isinstance(loop.noise.window, Windows):
         raise CompileError(message("compile", "True with (batch, T) times of an SDE", "True with (T,) output times"))
-    clock = loop.clock
-    real = clock.real if isinstance(clock, LatticeClock) else clock
-    if not isinstance(real, RealClock) or not (loop.noise is None or isinstance(loop.noise, PathNoise)):
+    known = loop.noise is None or isinstance(loop.noise, PathNoise)
+    if not known or not isinstance(loop.clock, (RealClock, LatticeClock)):
         raise CompileError(message("compile", "True with a clock or noise of another kind", "compile=False"))
-    return Chunks(loop, real, begin, tape)
+    return Chunks(loop, begin, tape)
 
 
 class Chunks:
     """``chunk(carry, point)`` takes up to CHUNK_STEPS steps on the way to a landing point, from no carry at the start
     of a solve; returns the new carry and how things stand. evaluations : of drift and diffusion, spent on the start."""
 
-    def __init__(self, loop: Loop, real: RealClock, begin: Beginning | None, tape: list[Entry] | None) -> None:
-        self.loop, self.real, self.begin, self.tape = loop, real, begin, tape
+    def __init__(self, loop: Loop, begin: Beginning | None, tape: list[Entry] | None) -> None:
+        self.loop, self.begin, self.tape = loop, begin, tape
         spec, clock = loop.system.spec, loop.clock
+        real = clock.real if isinstance(clock, LatticeClock) else clock
+        assert isinstance(real, RealClock)
+        self.real = real
         control = _as_tensors(loop.control, spec.time_dtype, spec.device)
         mark_batch(x for x in (control.rtol, control.atol) if isinstance(x, Tensor) and x.shape[:1] == (spec.batch,))
         self.path, window = None, None
@@ -94,6 +98,7 @@ class Chunks:
             self._whole(0),
             self._whole(CHUNK_STEPS),
             self._whole(int(loop.max_steps)),
+            self._whole(0),
             None,
             None if window is None else _path(window),
         )
@@ -104,6 +109,10 @@ class Chunks:
             mark_batch([begin.y0, begin.span])
             facts = fact(("start", *self._key(), begin.first is None), self._look)
             self.parts.layout, self.caches, self.evaluations = facts
+        # of the stretch: how many are on the way; those that go on alone, and their chunks
+        self.few = 0 if begin is None or tape is not None else fewer.few(loop, real.starts[0], begin.y0)
+        self.left = loop.system.spec.batch
+        self.rest: tuple[Tensor, Chunks] | None = None
 
     def _key(self) -> tuple[Any, ...]:
         """What tells the graphs of this loop from others."""
@@ -138,17 +147,50 @@ class Chunks:
         if self.begin is not None:
             fresh = self._whole(int(begins))
             begin = StartInputs(fresh, self.begin.y0, self.begin.span, self.begin.first)
-        until = self._whole(point)
-        return self.fixed._replace(starts=starts, ends=ends, gaps=gaps, until=until, lattice=lattice, begin=begin)
+        given = self.fixed._replace(until=self._whole(point), few=self._whole(self.few))
+        return given._replace(starts=starts, ends=ends, gaps=gaps, lattice=lattice, begin=begin)
 
     def __call__(self, carry: Carry | None, point: int) -> tuple[Carry, Standing]:
+        if carry is not None and self.few and 0 < self.left <= self.few and self.rest is None:
+            self.rest = self._alone(carry, point)
+            self.few = self.few if self.rest else 0
+        if carry is None or self.rest is None:
+            carry, standing = self._all(carry, point)
+        else:
+            lanes, chunks = self.rest
+            after, standing = chunks(fewer.of_carry(carry, lanes), point)
+            carry = fewer.put_back(carry, lanes, after)
+            standing = Standing(standing.going, bool(self.loop.running(carry)), bool(failed(carry.status).any()))
+        self.left = standing.going
+        if not standing.going:
+            self.rest, self.left = None, self.loop.system.spec.batch
+        return self._over_jump(carry, point, bool(standing.going)), standing
+
+    def _alone(self, carry: Carry, point: int) -> tuple[Tensor, Chunks] | None:
+        """Those that are left, and chunks of their own, if that is possible."""
+        mask = self.loop.moving(carry, point)
+        mask[int((~mask).to(torch.int8).argmax())] |= self.left == 1  # a batch of 1 would be another graph
+        lanes = mask.nonzero()[:, 0]
+        part = fewer.part_of(self.loop, lanes)
+        if is_static(self._graph()) or not fewer.serves(self.loop, part, self.real.starts[point - 1], carry.y, lanes):
+            return None
+        assert self.begin is not None
+        begin = fewer.part_of_start(self.begin, carry.y[lanes], lanes)
+        return lanes, Chunks(part, begin, None)
+
+    def _graph(self) -> tuple[Any, ...]:
+        """Key of the graph of a chunk."""
+        return "adaptive", *self._key(), self.parts.layout, self.tape is not None
+
+    def _all(self, carry: Carry | None, point: int) -> tuple[Carry, Standing]:
+        """A chunk of all trajectories."""
         loop, parts, spec, tape = self.loop, self.parts, self.loop.system.spec, self.tape
         if carry is None:
             packed = parts.layout.room(spec, loop.clock.lanes, self.caches)
         else:
             parts.layout = Layout.of(carry, spec)
             packed = parts.layout.pack(carry)
-        run = graph(("adaptive", *self._key(), parts.layout, tape is not None), run_chunk, spec.device)
+        run = graph(self._graph(), run_chunk, spec.device)
         split = 1 if parts.layout.shape is not None else 1 + parts.layout.cache
         if spec.batched:
             mark_batch(packed[:split], 0 if parts.layout.shape is None else 1)
@@ -173,8 +215,8 @@ class Chunks:
             named = iter(noise)
             parts_of_noise = tuple(next(named) if there else None for there in _present(self.path))
             tape.append(Entry(parts.layout.shape, point, begun, states, times, parts_of_noise, counts))
-        standing = Standing(*flags.tolist())
-        return self._over_jump(parts.layout.unpack(tuple(after)), point, standing.going), standing
+        going, running, failures = flags.tolist()
+        return parts.layout.unpack(tuple(after)), Standing(going, bool(running), bool(failures))
 
     def _buffers(self, states: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]:
         """Room for the records of a chunk, with its batch as a symbol."""
@@ -235,6 +277,7 @@ def _number(x: float | Tensor, dtype: torch.dtype, device: torch.device) -> Tens
 
 
 def _path(window: Window) -> Path:
+    find_table(window)
     known = window.table is not None
     rows = None
     if window.table is not None:

@@ -21,6 +21,9 @@ from sdesolve.start import first_carry, first_values
 from sdesolve.step_size import PID
 from sdesolve.system import System
 
+#: steps that a chunk takes before it looks how many trajectories are left
+PATIENCE = 4
+
 
 class Lattice(NamedTuple):
     """Tensors of a clock of integers: ticks of the stretch's ends, length of a tick, most ticks of a step."""
@@ -54,7 +57,8 @@ class StartInputs(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What a chunk reads, all tensors: see `RealClock` for the first four."""
+    """What a chunk reads, all tensors: see `RealClock` for the first four. steps : of the chunk, at most. few : it ends
+    when no more trajectories than this are on the way, and PATIENCE steps are taken."""
 
     starts: Tensor
     ends: Tensor
@@ -63,6 +67,7 @@ class Inputs(NamedTuple):
     until: Tensor
     steps: Tensor
     max_steps: Tensor
+    few: Tensor
     lattice: Lattice | None
     path: Path | None
     begin: StartInputs | None = None
@@ -130,9 +135,9 @@ class Parts:
 
 
 def run_chunk(parts: Parts, inputs: Inputs, packed: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Steps on the way to a landing point, behind a start if this is one. Returns flags (whether the stretch goes on,
-    whether anyone runs, whether anyone has failed); with records, the number of
-    rows of each lane and the packed state before them; and the carry."""
+    """Steps on the way to a landing point, behind a start if this is one. Returns flags (how many are on the way,
+    whether anyone runs, whether anyone has failed); with records, the number of rows of each lane and the packed state
+    before them; and the carry."""
     layout = parts.layout
     loop = parts.loop(inputs, packed[-1].shape[0])
     start = tuple(x.clone() for x in packed) if inputs.begin is None else _begin(parts, loop, inputs.begin, packed)
@@ -141,8 +146,8 @@ def run_chunk(parts: Parts, inputs: Inputs, packed: tuple[Tensor, ...]) -> tuple
     else:
         before, after = (), _steps(parts, loop, inputs, start)
     carry = layout.unpack(after)
-    flags = [loop.moving(carry, inputs.until), loop.running(carry), failed(carry.status).any()]
-    return torch.stack(flags), *before, *after
+    flags = [loop.moving(carry, inputs.until).sum(), loop.running(carry), failed(carry.status).any()]
+    return torch.stack([x.to(torch.int64) for x in flags]), *before, *after
 
 
 def _begin(parts: Parts, loop: Loop, begin: StartInputs, packed: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -160,7 +165,8 @@ def _steps(parts: Parts, loop: Loop, inputs: Inputs, start: tuple[Tensor, ...]) 
     layout = parts.layout
 
     def going(k: Tensor, *packed: Tensor) -> Tensor:
-        return (k < inputs.steps) & loop.moving(layout.unpack(packed), inputs.until)
+        left = loop.moving(layout.unpack(packed), inputs.until).sum()
+        return (k < inputs.steps) & (left > torch.where(k < PATIENCE, 0, inputs.few))
 
     def body(k: Tensor, *packed: Tensor) -> tuple[Tensor, ...]:
         carry = layout.unpack(packed)
@@ -178,7 +184,7 @@ def _recorded(
     rows = inputs.records[0].shape[0]
 
     def going(k: Tensor, n: Tensor, *packed: Tensor) -> Tensor:
-        moving = loop.moving(layout.unpack(packed), inputs.until)
+        moving = loop.moving(layout.unpack(packed), inputs.until).any()
         return (k < inputs.steps) & (n < rows).all() & moving
 
     def body(k: Tensor, n: Tensor, *packed: Tensor) -> tuple[Tensor, ...]:

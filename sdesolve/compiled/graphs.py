@@ -98,6 +98,11 @@ def _forget(compiled: Callable[..., Any]) -> None:
     torch._dynamo.reset_code(compiled._torchdynamo_orig_callable.__code__)  # type: ignore[attr-defined]
 
 
+def is_static(key: Any) -> bool:
+    """Whether the graphs of this structure are of one batch each."""
+    return key in _static
+
+
 def fact(key: Any, find: Callable[[], T]) -> T:
     """What was found once for this structure."""
     if key not in _facts:

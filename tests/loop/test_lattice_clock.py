@@ -84,9 +84,9 @@ def test_a_step_is_about_as_long_as_was_wanted_and_a_retry_is_shorter(wishes, ts
 
 
 @given(st.floats(1e-3, 0.9))
-def test_steps_that_are_not_cut_are_at_least_97_percent_of_what_was_wanted(wanted):
+def test_steps_that_are_not_cut_are_at_least_seven_eighths_of_what_was_wanted(wanted):
     (first, *_) = drive(clock_over([0.0, 1.9]), lambda k: (wanted, True))
-    assert first[4] > 0.97 * wanted
+    assert 0.875 * wanted <= first[4] <= wanted * (1 + 1e-6)
 
 
 @given(st.integers(3, 12))
@@ -96,7 +96,7 @@ def test_free_steps_end_on_coarse_ticks_so_that_bridges_to_them_have_few_levels(
     for start, end, *_, landing in steps:
         if not landing and end - start > 64:
             low = end & -end
-            assert low >= (end - start) / 128
+            assert low >= (end - start) / 16
 
 
 def test_outputs_closer_than_the_lattice_are_refused():
