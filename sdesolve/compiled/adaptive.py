@@ -171,12 +171,11 @@ class Chunks:
         mask = self.loop.moving(carry, point)
         mask[int((~mask).to(torch.int8).argmax())] |= self.left == 1  # a batch of 1 would be another graph
         lanes = mask.nonzero()[:, 0]
-        part = fewer.part_of(self.loop, lanes)
-        if is_static(self._graph()) or not fewer.serves(self.loop, part, self.real.starts[point - 1], carry.y, lanes):
+        y, t = carry.y[lanes], self.loop.to_batch(self.real.starts[point - 1])[lanes]
+        if is_static(self._graph()) or not fewer.divisible(self.loop.system, t, y):
             return None
         assert self.begin is not None
-        begin = fewer.part_of_start(self.begin, carry.y[lanes], lanes)
-        return lanes, Chunks(part, begin, None)
+        return lanes, Chunks(fewer.part_of(self.loop, lanes), fewer.part_of_start(self.begin, y, lanes), None)
 
     def _graph(self) -> tuple[Any, ...]:
         """Key of the graph of a chunk."""

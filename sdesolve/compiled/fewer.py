@@ -26,6 +26,8 @@ from sdesolve.system import System
 #: smallest batch of which parts go on alone, and the same for an ODE of few operations; what it costs to divide one is
 #: worth some ten steps of these
 LEAST, LEAST_LIGHT = 1024, 16384
+#: trajectories of which it is seen whether they can be divided
+SAMPLE = 64
 
 
 def few(loop: Loop, start: Tensor, y0: Tensor) -> int:
@@ -61,21 +63,23 @@ def part_of_start(begin: Beginning, y: Tensor, lanes: Tensor) -> Beginning:
     return begin._replace(y0=y, span=span)
 
 
-def serves(loop: Loop, part: Loop, t: Tensor, y: Tensor, lanes: Tensor) -> bool:
+def divisible(system: System, t: Tensor, y: Tensor) -> bool:
     """Whether the functions give a part of the batch what they give it within the whole: those that read tensors of one
-    batch, or number its trajectories, do not. They are asked at the times t, (1,) or (batch,)."""
-    of_lanes = lambda x: part.to_state(x.expand(len(y))[lanes])
+    batch, or number its trajectories, do not. They are asked at times t, (n,), and states y of a part: of some of these
+    together, and of every second one."""
+    some, second = slice(None, SAMPLE), slice(1, SAMPLE, 2)
     with torch.no_grad():
-        wholes = _values(loop.system, loop.to_state(t.expand(len(y))), y)
         try:
-            alone = _values(part.system, of_lanes(t), y[lanes])
+            together, apart = _values(system, t[some], y[some]), _values(system, t[second], y[second])
         except Exception:
             return False
-    return all(same(whole.index_select(0, lanes), value) for whole, value in zip(wholes, alone, strict=True))
+    return all(same(a[1::2], b) for a, b in zip(together, apart, strict=True))
 
 
 def _values(system: System, t: Tensor, y: Tensor) -> list[Tensor]:
-    """Drift and diffusion, with the batch in front."""
+    """Drift and diffusion, with the batch in front, at times (n,)."""
+    system = system.resized(len(y))
+    t = system.spec.expand(t)
     if not system.is_sde:
         return [system.drift(t, y)]
     g = system.diffusion(t, y)
