@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from benchmarks.figures import Figures, all_targets, caption, milliseconds, title, verdict
@@ -93,12 +93,23 @@ def _answer(contender: Figures) -> str:
 def _curve(group: str, cases: Sequence[Figures]) -> str:
     """A row for each size, a column for each contender."""
     names = list(dict.fromkeys(c["name"] for case in cases for c in case["contenders"]))
-    rows = []
-    for case in cases:
-        found = {c["name"]: c for c in case["contenders"]}
-        rows.append((f"{case['size']['value']:,}", *(_median(found.get(name)) for name in names)))
-    shown = _table((cases[0]["size"]["along"], *names), rows, numbers=range(len(names) + 1))
-    return f"### {group}\n\n{shown}"
+
+    def table(cell: Callable[[Figures | None], str]) -> str:
+        rows = []
+        for case in cases:
+            found = {c["name"]: c for c in case["contenders"]}
+            rows.append((f"{case['size']['value']:,}", *(cell(found.get(name)) for name in names)))
+        return _table((cases[0]["size"]["along"], *names), rows, numbers=range(len(names) + 1))
+
+    shown = f"### {group}\n\n{table(_median)}"
+    if cases[0]["size"].get("memory"):
+        shown += f"\nPeak memory in MiB, beyond what was there before:\n\n{table(_peak)}"
+    return shown
+
+
+def _peak(contender: Figures | None) -> str:
+    peak = None if contender is None else contender["peak_bytes"]
+    return "" if peak is None else f"{peak / 2**20:,.3g}"
 
 
 def _median(contender: Figures | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from benchmarks.figures import Figures, title
 COLOURS = {"ours": "tab:blue", "peer": "tab:orange", "hand": "tab:green", "floor": "tab:grey"}
 LABELS = {"ours": "sdesolve", "peer": "peers", "hand": "written by hand", "floor": "floor"}
 MARKERS = "osD^vPX*"
+
+#: title, cases, unit, what is drawn of a contender
+Panel = tuple[str, Sequence[Figures], str, Callable[[Figures], float]]
 
 
 def plot(figures: Figures, folder: Path) -> list[Path]:
@@ -29,7 +32,7 @@ def plot(figures: Figures, folder: Path) -> list[Path]:
         written.append(_save(figure, folder / "relative.png"))
     if sized:
         groups = [(name, list(cases)) for name, cases in groupby(sized, lambda case: case["size"]["group"])]
-        figure = Figure(figsize=(10, 4 * ((len(groups) + 1) // 2)), layout="constrained")
+        figure = Figure(figsize=(10, 4 * ((len(_panels(groups)) + 1) // 2)), layout="constrained")
         draw_curves(figure, groups)
         written.append(_save(figure, folder / "scaling.png"))
     return written
@@ -72,16 +75,17 @@ def factor(value: float) -> str:
 
 
 def draw_curves(figure: Any, groups: Sequence[tuple[str, Sequence[Figures]]]) -> None:
-    """Median against size for each contender, both logarithmic."""
-    grid = figure.subplots((len(groups) + 1) // 2, 2, squeeze=False)
-    for axes, (group, cases) in zip(grid.flat, groups, strict=False):
+    """Median, and where wanted peak memory, against size for each contender, all logarithmic."""
+    panels = _panels(groups)
+    grid = figure.subplots((len(panels) + 1) // 2, 2, squeeze=False)
+    for axes, (group, cases, unit, value) in zip(grid.flat, panels, strict=False):
         names = dict.fromkeys((c["name"], c["role"]) for case in cases for c in case["contenders"])
         for marker, (name, role) in zip(MARKERS, names, strict=False):
             points = [
-                (case["size"]["value"], 1e3 * c["median"])
+                (case["size"]["value"], value(c))
                 for case in cases
                 for c in case["contenders"]
-                if c["name"] == name and c["status"] == "measured"
+                if c["name"] == name and c["status"] == "measured" and value(c)
             ]
             dashes = "--" if "eager" in name else "-"
             axes.plot(
@@ -91,11 +95,20 @@ def draw_curves(figure: Any, groups: Sequence[tuple[str, Sequence[Figures]]]) ->
         axes.set_yscale("log")
         axes.set_title(group, size=9)
         axes.set_xlabel(cases[0]["size"]["along"])
-        axes.set_ylabel("ms")
+        axes.set_ylabel(unit)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize=8)
-    for axes in list(grid.flat)[len(groups) :]:
+    for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
+
+
+def _panels(groups: Sequence[tuple[str, Sequence[Figures]]]) -> list[Panel]:
+    panels: list[Panel] = []
+    for group, cases in groups:
+        panels.append((group, cases, "ms", lambda c: 1e3 * c["median"]))
+        if cases[0]["size"].get("memory"):
+            panels.append((group, cases, "peak memory, MiB", lambda c: (c["peak_bytes"] or 0) / 2**20))
+    return panels
 
 
 def _relative(case: Figures) -> list[tuple[Figures, tuple[float, float, float]]]:

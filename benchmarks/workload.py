@@ -49,11 +49,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Size:
-    """Where a case stands among others that differ in one number: ``group`` names them, ``along`` the number."""
+    """Where a case stands among others that differ in one number: ``group`` names them, ``along`` the number. memory :
+    how it grows is shown too."""
 
     group: str
     along: str
     value: int
+    memory: bool = False
 
     def __str__(self) -> str:
         return f"{self.group}, {self.along} = {self.value:,}"

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 
 from sdesolve.loop import RUNNING, Carry, Loop, failed
-from sdesolve.outputs import Outputs, Record
+from sdesolve.methods.method import State
+from sdesolve.outputs import Outputs, Record, Recorder, Round
 from sdesolve.shared_clock import SharedClock
 
 
@@ -31,6 +32,7 @@ def drive(
     records: list[Record] | None = None,
     report: Callable[[Carry], None] | None = None,
     compiled: Callable[[Carry | None, int], tuple[Carry, Standing]] | None = None,
+    recorder: Recorder | None = None,
 ) -> Carry:
     """Run to the end, with one host synchronisation a step.
 
@@ -57,15 +59,17 @@ def drive(
             assert carry is not None
             return carry
         assert carry is not None
+        if recorder is not None:
+            recorder.begin(loop, State(carry.y, carry.cache))
         if SharedClock.fits(loop) and bool((carry.status == RUNNING).all()):
             shared = SharedClock(loop, carry)
-            while not shared.finished and shared.step(outputs, records):
+            while not shared.finished and shared.step(outputs, records, recorder):
                 if report:
                     report(shared.carry())
             carry, shared = shared.carry(), None
         going, failures = bool(loop.running(carry)), False
         while going:
-            carry, going, failures = _eager_step(loop, carry, outputs, records, failures)
+            carry, going, failures = _eager_step(loop, carry, outputs, records, failures, recorder)
             if report:
                 report(carry)
     except KeyboardInterrupt as interrupt:
@@ -75,7 +79,12 @@ def drive(
 
 
 def _eager_step(
-    loop: Loop, carry: Carry, outputs: Outputs, records: list[Record] | None, failures: bool
+    loop: Loop,
+    carry: Carry,
+    outputs: Outputs,
+    records: list[Record] | None,
+    failures: bool,
+    recorder: Recorder | None = None,
 ) -> tuple[Carry, bool, bool]:
     """One step with its one synchronisation; returns the new carry, whether to go on, and whether anyone has failed."""
     graph = torch.is_grad_enabled()
@@ -105,4 +114,16 @@ def _eager_step(
         outputs.write(loop, a, running, after.y)
     if records is not None and anyone:
         records.append(Record(a.proposal.t0, loop.clock.direction * a.proposal.h, carry.y, a.step.dense, accepted))
+    if recorder is not None and anyone:
+        p = a.proposal
+        round = Round(p.t0, p.t1, loop.clock.direction * p.h, taken=None if everyone else accepted)
+        if loop.noise is not None:
+            round = round._replace(ticket=p.ticket[:2])
+        if landed:
+            mask, row = outputs.landed(loop, a, running)
+            round = round._replace(landed=mask, row=row)
+        if any(stale):
+            now = loop.clock.propose(a.clock, a.h, torch.zeros_like(a.accept)).t0
+            round = round._replace(stale=a.stale, after=now)
+        recorder.add(State(after.y, after.cache), round)
     return after, going, failures

@@ -12,6 +12,7 @@ from torch import Tensor
 from sdesolve.brownian.levy import Increment
 from sdesolve.brownian.steps import StepNoise
 from sdesolve.methods.method import Increments, Method, State
+from sdesolve.outputs import Recorder
 from sdesolve.step_size import StepTable
 from sdesolve.system import System
 
@@ -56,7 +57,7 @@ class FixedLoop:
     """Steps of a table, with noise in blocks.
 
     follow : (batch,) the trajectory that each one follows, its own number or another's, or None. dense : record what
-    interpolation needs. survey : count the steps that each trajectory survives.
+    interpolation needs. survey : count the steps that each trajectory survives. recorder : is told of every step.
     """
 
     system: System
@@ -67,22 +68,29 @@ class FixedLoop:
     dense: bool = False
     survey: bool = False
     chunk: Chunk | None = None
+    recorder: Recorder | None = None
 
     def run(self, y0: Tensor, report: Callable[[int], None] | None = None) -> FixedRun:
         """Take all steps; on Ctrl-C the run is left on the exception as ``run``."""
         saves = self.table.saves
         run = FixedRun([y0], np.where(saves == 0, 0, -1))
         due = set(saves.reshape(-1).tolist())
-        state = State(y0, self.method.init(self.system, self._tensors(self.table.rows(0, 0)[0])[0], y0))
+        state = self.start(y0)
+        if self.recorder:
+            self.recorder.begin(None, state)
         first = 0
         try:
             for last in self._bounds():
-                state = self._advance(state, first, last, due, run, report)
+                state = self.advance(state, first, last, due, run, report)
                 first = last
         except KeyboardInterrupt as interrupt:
             interrupt.run = run  # type: ignore[attr-defined]
             raise
         return run
+
+    def start(self, y0: Tensor) -> State:
+        """Before the first step."""
+        return State(y0, self.method.init(self.system, self._tensors(self.table.rows(0, 0)[0])[0], y0))
 
     def _bounds(self) -> list[int]:
         """Ends of blocks: where noise is drawn anew, or where a compiled chunk has to stop to save."""
@@ -97,9 +105,16 @@ class FixedLoop:
         rows = torch.as_tensor(np.ascontiguousarray(array), dtype=spec.time_dtype).to(spec.device).unbind()
         return list(rows) if array.ndim == 1 else [spec.expand(row) for row in rows]
 
-    def _advance(
-        self, state: State, first: int, last: int, due: set[int], run: FixedRun, report: Callable[[int], None] | None
+    def advance(
+        self,
+        state: State,
+        first: int,
+        last: int,
+        due: set[int],
+        run: FixedRun,
+        report: Callable[[int], None] | None = None,
     ) -> State:
+        """Take the steps first <= k < last; states after numbers of steps that are due go into the run."""
         if self.chunk is not None:
             state = self.chunk(state, first, last)
             self._save(last, state, run)
@@ -115,6 +130,8 @@ class FixedLoop:
         for k, parts in enumerate(zip(*noise, strict=True)):
             inc = Increments(times[k], times[k + 1], steps[k], *parts)
             state = self._step(state, inc, run)
+            if self.recorder:
+                self.recorder.add(state)
             if first + k + 1 in due:
                 self._save(first + k + 1, state, run)
             if report:

@@ -156,9 +156,9 @@ class Loop:
         )
         before = State(carry.y, carry.cache)
         if rest is not None and self.clock.lanes == spec.batch:
-            inc = self._resting(inc, rest)
+            inc = self.resting(inc, rest)
         elif rest is not None:
-            before = self._followed(before, rest)
+            before = self.followed(before, rest)
         step = self.method.step(self.system, before, inc, error=True, dense=self.dense)
         with torch.no_grad():
             verdict = self._verdict(carry, step, running, active, rest)
@@ -183,14 +183,14 @@ class Loop:
         worst = self.worst(ratio, running)
         return _Verdict(running, active, ratio, worst, (worst <= 1) & active)
 
-    def _resting(self, inc: Increments, rest: Tensor) -> Increments:
+    def resting(self, inc: Increments, rest: Tensor) -> Increments:
         """The same increments, but none for the trajectories in ``rest``."""
         mask = self.system.spec.expand(rest)
         still = lambda x: torch.where(rest.reshape(-1, *(1,) * (x.ndim - 1)), 0.0, x)
         t1 = torch.where(mask, inc.t0, inc.t1) if inc.t0.ndim else inc.t1
         return Increments(inc.t0, t1, torch.where(mask, 0.0, inc.h), *Increment(*inc[3:]).map(still))
 
-    def _followed(self, state: State, rest: Tensor) -> State:
+    def followed(self, state: State, rest: Tensor) -> State:
         """The same state, but the trajectories in ``rest`` stand with a good one: on a clock that all share time goes
         on, and where they stopped the function may be NaN at later times."""
         good = (~rest).to(torch.int8).argmax().reshape(1)

@@ -3,12 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from sdesolve.loop import Attempt, Carry, Loop, failed
+from sdesolve.methods.method import State
+
+
+class Round(NamedTuple):
+    """A round of steps, of which some lanes' were accepted, in what is needed to take them again.
+
+    t0, t1, h : (lanes,) times and signed length. ticket : ticks that name the noise, or (). taken : (batch,) whose were
+    accepted; None: everyone's. landed, row : (batch,) who has come to an output and to which one; None: nobody. stale,
+    after : (batch,) behind a jump of the right-hand side, and (lanes,) the time there, at which the method's cache is
+    made anew; None: nobody.
+    """
+
+    t0: Tensor
+    t1: Tensor
+    h: Tensor
+    ticket: tuple[Tensor, ...] = ()
+    taken: Tensor | None = None
+    landed: Tensor | None = None
+    row: Tensor | None = None
+    stale: Tensor | None = None
+    after: Tensor | None = None
+
+
+class Recorder(Protocol):
+    """Who is told of the steps of a solve: the state before the first, and that after each, of adaptive steps with what
+    is needed to take it again."""
+
+    def begin(self, loop: Any, state: State) -> None: ...
+
+    def add(self, state: State, round: Round | None = None) -> None: ...
 
 
 class Record(NamedTuple):
@@ -49,8 +79,7 @@ class Outputs:
     def write(self, loop: Loop, a: Attempt, running: Tensor, y: Tensor) -> None:
         """States of the lanes that have landed; the last row takes what belongs to no output."""
         spec = loop.system.spec
-        landed = loop.to_batch(a.landed) & running
-        row = loop.to_batch(torch.where(a.landed, self.outputs[a.proposal.target], len(self.buffer) - 1))
+        landed, row = self.landed(loop, a, running)
         lanes = torch.arange(spec.batch, device=y.device)
         if self.kept is not None and self.place is not None:
             self.place[row, lanes] = torch.where(landed, len(self.kept), self.place[row, lanes])
@@ -59,6 +88,11 @@ class Outputs:
             self.buffer[row, lanes] = torch.where(spec.expand(landed), y, self.buffer[row, lanes])
         else:
             self.buffer[row] = torch.where(landed, y[None], self.buffer[row])
+
+    def landed(self, loop: Loop, a: Attempt, running: Tensor) -> tuple[Tensor, Tensor]:
+        """Who has come to a landing point, (batch,), and which output it is; behind the last one for none."""
+        row = loop.to_batch(torch.where(a.landed, self.outputs[a.proposal.target], len(self.buffer) - 1))
+        return loop.to_batch(a.landed) & running, row
 
     def write_all(self, point: int, y: Tensor) -> None:
         """States of all trajectories, on this landing point."""

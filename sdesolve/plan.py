@@ -23,7 +23,7 @@ from sdesolve.interpolate import DenseOutput, dense_output
 from sdesolve.lattice_clock import LatticeClock, PathNoise
 from sdesolve.loop import Carry, Loop, Watcher, failed
 from sdesolve.methods.method import Method
-from sdesolve.outputs import Outputs, Record
+from sdesolve.outputs import Outputs, Record, Recorder
 from sdesolve.solution import Status
 from sdesolve.start import Beginning, Start, evaluations, first_carry, first_values
 from sdesolve.state import finite
@@ -92,9 +92,10 @@ class FixedPlan:
     dense: bool = False
     isolate: bool = False
     compile_chunk: Callable[..., Any] | None = None
+    recorder: Recorder | None = None
 
     def run(self, y0: Tensor, report: Report | None = None) -> Result:
-        loop = FixedLoop(self.system, self.method, self.table, self.noise, dense=self.dense)
+        loop = FixedLoop(self.system, self.method, self.table, self.noise, dense=self.dense, recorder=self.recorder)
         if self.compile_chunk is not None:
             loop = replace(loop, chunk=self.compile_chunk(loop))
         steps = (lambda k: report(k / self.table.total)) if report else None
@@ -117,7 +118,7 @@ class FixedPlan:
     def _last_good_times(self, loop: FixedLoop, y0: Tensor) -> Tensor:
         """Up to when each trajectory was finite: the run again, looking at every step, which a good run need not do."""
         with torch.no_grad():
-            survived = replace(loop, chunk=None, dense=False, survey=True).run(y0.detach()).survived
+            survived = replace(loop, chunk=None, dense=False, survey=True, recorder=None).run(y0.detach()).survived
         assert survived is not None
         steps = survived.cpu().numpy()
         return torch.as_tensor(self.table.times(steps))
@@ -211,6 +212,7 @@ class AdaptivePlan:
     at_landing: Callable[[Tensor, int], Tensor] | None = None
     compile_chunk: Callable[..., Any] | None = None
     noise: PathNoise | None = None
+    recorder: Recorder | None = None
 
     def __post_init__(self) -> None:
         self.control = self.control.fitted("sde" if self.system.is_sde else "ode")
@@ -256,7 +258,7 @@ class AdaptivePlan:
         records: list[Record] | None = [] if self.dense else None
         tell = (lambda c: report(self._fraction(loop, c))) if report else None
         try:
-            carry = drive(loop, carry, outputs, records, tell, compiled)
+            carry = drive(loop, carry, outputs, records, tell, compiled, self.recorder)
         except KeyboardInterrupt as interrupt:
             carry = getattr(interrupt, "carry", None)
             if carry is None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sdesolve.clock import RealClock
 from sdesolve.loop import RUNNING, SUCCESS, Carry, Loop
 from sdesolve.methods.method import Increments, State, Step, plain_eager
-from sdesolve.outputs import Outputs, Record
+from sdesolve.outputs import Outputs, Record, Recorder, Round
 
 _YES = np.bool_(True)
 
@@ -73,7 +73,7 @@ class SharedClock:
             put(now.rejected),
         )
 
-    def step(self, outputs: Outputs, records: list[Record] | None) -> bool:
+    def step(self, outputs: Outputs, records: list[Record] | None, recorder: Recorder | None = None) -> bool:
         """Take a step; False, with nothing changed, if it is one that makes trajectories fail."""
         loop, now, real = self.loop, self.now, self.real
         if now.accepted + now.rejected + 1 >= loop.max_steps:
@@ -93,17 +93,30 @@ class SharedClock:
             self.now = now._replace(clock=clock, h=h, memory=memory, rejected=now.rejected + 1)
             return True
         y, cache = step.state
+        round = None
+        if recorder is not None:
+            t0, t1, length = times[:, None].unbind()
+            round = Round(t0, t1, length)
         if proposal.landing:
             point = int(proposal.target)
+            if round is not None:
+                round = round._replace(landed=self._everyone(), row=torch.full_like(self.status, outputs.rows[point]))
             if loop.at_landing is not None or (self.jumps and self.jumps[point]):
                 start: Any = real.propose(clock, h, ~_YES)  # type: ignore[arg-type]
-                y, cache = loop.crossed(y, point, self._times(start.t0)[0])
+                after = self._times(start.t0)
+                y, cache = loop.crossed(y, point, after[0])
+                round = None if round is None else round._replace(stale=self._everyone(), after=after)
             outputs.write_all(point, y)
         if records is not None:
             t0, _, length = times[:, None].unbind()
-            records.append(Record(t0, length, now.y, step.dense, torch.ones_like(self.status, dtype=torch.bool)))
+            records.append(Record(t0, length, now.y, step.dense, self._everyone()))
+        if recorder is not None:
+            recorder.add(State(y, cache), round)
         self.now = Now(y, cache, clock, h, memory, now.accepted + 1, now.rejected)
         return True
+
+    def _everyone(self) -> Tensor:
+        return torch.ones_like(self.status, dtype=torch.bool)
 
     def _times(self, *times: Any) -> Tensor:
         return torch.from_numpy(np.array(times)).to(self.now.y.device)

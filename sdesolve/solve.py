@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdesolve.adjoint import ADJOINTS, Adjoint, Replay
+from sdesolve.adjoint import Adjoint, Checkpoint, Replay, read_adjoint
 from sdesolve.brownian import BrownianPath
 from sdesolve.brownian.steps import OwnSteps, PathSteps
 from sdesolve.brownian.window import window_of_seed, windows_of_seed
@@ -54,7 +54,7 @@ def solve(
     seed: int | None = None,
     paths: Any = None,
     brownian: BrownianPath | None = None,
-    adjoint: str = "direct",
+    adjoint: str | Checkpoint = "direct",
     events: Any = None,
     dense: bool = False,
     shared_steps: bool = False,
@@ -92,7 +92,8 @@ def solve(
         are the cheapest, others are bridged at many times the cost; adaptive steps are no longer than a cell. Default:
         the cells are the fixed steps, so that another dt is another path; for adaptive steps, the path of the seed,
         which is the same whatever the times, steps and method.
-    adjoint : ``"direct"``, autograd through the solve; ``"backsolve"``, the continuous adjoint (ODEs).
+    adjoint : ``"direct"``, autograd through the solve; ``"checkpoint"`` or ``ss.Checkpoint(steps=)``, the same
+        gradients in memory that hardly grows with the number of steps; ``"backsolve"``, the continuous adjoint (ODEs).
     dense : keep what ``solution(t)`` needs between output times (ODEs). With (batch, T) times, t must be common to all.
     shared_steps : adaptive steps common to the batch instead of a step size for every trajectory.
     max_steps : steps a trajectory may take. Default: 100,000 for adaptive steps, no limit for fixed ones.
@@ -134,7 +135,7 @@ def solve(
     """
     problem = check_problem_type(problem)
     one_of("on_failure", on_failure, ("raise", "return"))
-    one_of("adjoint", adjoint, tuple(ADJOINTS))
+    chosen_way = read_adjoint(adjoint)
     if events is not None:
         raise ValueError(message("events", repr(events), "None: events are not there yet"))
     spec, y = state_spec(y0, problem.batched)
@@ -177,7 +178,7 @@ def solve(
             plan.noise = _path_noise(system, chosen, y, columns, eps, number, ids, brownian, limit)
     if compile:
         plan.compile_chunk = compile_fixed if isinstance(plan, FixedPlan) else compile_adaptive
-    way = Replay(plan, found) if compile and adjoint == "direct" else ADJOINTS[adjoint](plan, found)
+    way = Replay(plan, found) if compile and adjoint == "direct" else chosen_way(plan, found)
     if dense and adjoint != "direct":
         raise ValueError(message("dense", f"True with adjoint={adjoint!r}", "dense=True with adjoint='direct'"))
     return _finish(way, y, spec, times, ids, number, chosen, progress, on_failure)

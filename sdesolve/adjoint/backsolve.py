@@ -23,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdesolve.capture import Captured, leaves
+from sdesolve.adjoint.parameters import parameters_of
+from sdesolve.capture import Captured
 from sdesolve.clock import Landings
 from sdesolve.compiled.lift import Lifted
 from sdesolve.compiled.step import lifted_drift
@@ -52,20 +53,13 @@ class Backsolve:
             return self.plan.run(y0, report)
         t0, lifted = first_time(self.plan), None
         if self.plan.compile_chunk is None:
-            parameters = self._parameters(t0, y0)
+            parameters = parameters_of(self.plan.system, self.captured, t0, y0)
         else:
             lifted = lifted_drift(self.plan.system, t0, y0)
             parameters = [x for x in lifted.tensors if x.requires_grad]
         found: list[Result] = []
         ys = _Backsolve.apply(self.plan, report, found, lifted, y0, *parameters)
         return replace(found[0], ys=ys)
-
-    def _parameters(self, t0: Tensor, y0: Tensor) -> list[Tensor]:
-        """Leaves known from the functions' closures and modules, and those found behind one evaluation."""
-        with torch.enable_grad():
-            f = self.plan.system.drift(t0, y0.detach())
-        known = [*self.captured.differentiable(), *([f] if f.requires_grad else [])]
-        return leaves(known)
 
 
 class _Backsolve(torch.autograd.Function):

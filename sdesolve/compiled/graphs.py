@@ -15,6 +15,9 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -161,8 +164,24 @@ def _compile(function: Callable[..., Any], device: torch.device) -> Callable[...
         "post_grad_custom_post_pass": network_parts(),
         "_pre_fusion_custom_pass": shared_removals(),
     }
-    options = {"cpp_wrapper": True, **own_passes} if device.type == "cpu" else None
+    options: dict[str, Any] = {"unsafe_marked_cacheable_functions": {LOOP: _own_code()}}
+    if device.type == "cpu":
+        options |= {"cpp_wrapper": True, **own_passes}
     return torch.compile(own, fullgraph=True, dynamic=False, options=options)
+
+
+#: torch 2.13 keeps no graph with a loop on disk unless it is told that the loop may be: a second process then traces,
+#: but does not generate code. The names of kept graphs hold the loops' bodies, and what is given here
+LOOP = "torch.ops.higher_order.while_loop"
+
+
+@lru_cache
+def _own_code() -> str:
+    """A name for what this folder makes of a graph."""
+    content = sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        content.update(file.read_bytes())
+    return content.hexdigest()
 
 
 def _compiler_errors() -> tuple[type[BaseException], ...]:

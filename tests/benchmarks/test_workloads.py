@@ -14,7 +14,17 @@ import torch
 import sdesolve as ss
 from benchmarks.reference import is_white, relative_error, rk4, stratonovich_heun
 from benchmarks.workload import Case, Contender, Size
-from benchmarks.workloads import WORKLOADS, adaptive_sde, gbm, likelihood, lorenz, neural_ode, neural_sde, scaling
+from benchmarks.workloads import (
+    WORKLOADS,
+    adaptive_sde,
+    gbm,
+    gradients,
+    likelihood,
+    lorenz,
+    neural_ode,
+    neural_sde,
+    scaling,
+)
 from benchmarks.workloads.gbm_hand import library, native_loop
 
 CPU = torch.device("cpu")
@@ -26,6 +36,8 @@ CASES = {
     "likelihood": lambda: likelihood.case(20, CPU),
     "adaptive_sde": lambda: adaptive_sde.case(500, CPU),
     "scaling": lambda: linear(10, 3, 16),
+    "gradients": lambda: gradients.ode_case(100, CPU),
+    "gradients of an SDE": lambda: gradients.sde_case(20, CPU),
 }
 
 
