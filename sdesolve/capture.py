@@ -127,12 +127,14 @@ def refuse_training(modules: Iterable[nn.Module]) -> None:
             )
 
 
-def leaves(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Leaves of the autograd graph that the tensors depend on, and that require a gradient."""
+def leaves(tensors: Iterable[Tensor], known: Iterable[Tensor] = ()) -> list[Tensor]:
+    """Leaves of the autograd graph that the tensors depend on, and that require a gradient; not those that they depend
+    on through known tensors alone."""
     found: dict[int, Tensor] = {}
+    stops = {(x.grad_fn, x.output_nr) for x in known if x.grad_fn is not None}
     stack: list[Any] = []
     for tensor in tensors:
-        if tensor.grad_fn is not None:
+        if tensor.grad_fn is not None and (tensor.grad_fn, tensor.output_nr) not in stops:
             stack.append(tensor.grad_fn)
         elif tensor.requires_grad:
             found[id(tensor)] = tensor
@@ -142,8 +144,8 @@ def leaves(tensors: Iterable[Tensor]) -> list[Tensor]:
         variable = getattr(node, "variable", None)
         if isinstance(variable, Tensor):
             found[id(variable)] = variable
-        for parent, _ in node.next_functions:
-            if parent is not None and parent not in seen:
+        for parent, number in node.next_functions:
+            if parent is not None and parent not in seen and (parent, number) not in stops:
                 seen.add(parent)
                 stack.append(parent)
     return list(found.values())

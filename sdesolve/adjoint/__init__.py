@@ -22,7 +22,7 @@ def read_adjoint(adjoint: str | Checkpoint) -> Way:
         return adjoint.way
     if not isinstance(adjoint, str) or adjoint not in ADJOINTS:
         accepted = f"one of {', '.join(map(repr, ADJOINTS))}, or ss.Checkpoint(steps=)"
-        raise (ValueError if isinstance(adjoint, str) else TypeError)(message("adjoint", repr(adjoint), accepted))
+        raise ValueError(message("adjoint", repr(adjoint), accepted))
     return ADJOINTS[adjoint]
 
 

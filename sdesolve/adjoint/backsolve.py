@@ -14,6 +14,7 @@ tolerances mean something for losses of any size.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -23,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdesolve.adjoint.parameters import parameters_of
+from sdesolve.adjoint.parameters import apart, parameters_of
 from sdesolve.capture import Captured
 from sdesolve.clock import Landings
 from sdesolve.compiled.lift import Lifted
@@ -123,6 +124,7 @@ class AdjointSystem(System):
 
     def __init__(self, system: System, parameters: list[Tensor], lanes: bool, lifted: Lifted | None = None) -> None:
         self.system, self.parameters, self.lanes = system, parameters, lanes
+        self.outside = any(x.grad_fn is not None or x._backward_hooks for x in parameters)
         self.pure = None if lifted is None else lifted.pure
         self.lifted = () if lifted is None else tuple(x.detach() for x in lifted.tensors)
         self.wanted = () if lifted is None else lifted.wanted
@@ -184,7 +186,8 @@ class AdjointSystem(System):
             if not f.requires_grad:
                 return f, (None,) * (1 + len(self.parameters))
             inputs = (inner, *self.parameters)
-            found = torch.autograd.grad(f, inputs, a, allow_unused=True, retain_graph=True)
+            with apart(self.parameters) if self.outside else nullcontext():
+                found = torch.autograd.grad(f, inputs, a, allow_unused=True, retain_graph=True)
         return f.detach(), found
 
     def _pulled(self, time: Tensor, state: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

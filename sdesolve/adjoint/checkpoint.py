@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdesolve.adjoint.parameters import parameters_of
-from sdesolve.adjoint.trail import AdaptiveTrail, FixedTrail, Kept, Trail, budget
+from sdesolve.adjoint.parameters import Surroundings, apart, parameters_of, refuse, unknown
+from sdesolve.adjoint.trail import AdaptiveTrail, FixedTrail, Kept, Segment, Trail, budget
 from sdesolve.capture import Captured
 from sdesolve.errors import CompileError, message
 from sdesolve.loop import Loop
@@ -33,10 +33,12 @@ class Checkpoint:
     Parameters
     ----------
     steps : memory, in steps: at most so many states are kept, beside the graph of at most so many steps at a time.
-        Default: the binary logarithm of the number of steps, 8 at least. With the square root of it every step is taken
-        again once; with less more often.
+        Default: the binary logarithm of the number N of steps, 8 at least. With sqrt(N) every step is taken again once,
+        with fewer more often: with 1, N / 2 times.
 
-    Noise is found again from its counter. Gradients of gradients need the memory of ``"direct"``.
+    The functions are asked again on the way back, so they must give the same values until then: what they hold is not
+    to change, nor may they draw random numbers. Noise is found again from its counter. Of adaptive steps the times are
+    kept besides. A trajectory that fails has gradient 0. Gradients of gradients need the memory of ``"direct"``.
     """
 
     steps: int | None = None
@@ -108,32 +110,40 @@ class _Checkpoint(torch.autograd.Function):
             result = replace(plan, recorder=tape).run(y0.detach(), report)
         found.append(result)
         ctx.plan, ctx.most, ctx.tape, ctx.status = plan, most, tape, result.status
+        ctx.surroundings = Surroundings(y0.device)
         # autograd notices those that are changed in place before the gradients are asked for
         ctx.save_for_backward(y0, *parameters)
         return result.ys
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        y0, *parameters = ctx.saved_tensors
-        wrong = ctx.status != Status.SUCCESS
-        if bool(wrong.all()):
-            zeros = [torch.zeros_like(y0), *map(torch.zeros_like, parameters)]
-            return None, None, None, None, *zeros
-        spec, failures = ctx.plan.system.spec, bool(wrong.any())
-        if failures:
-            grad = torch.where(spec.expand(wrong), 0.0, grad)
-        tape: Tape = ctx.tape
-        trail: Trail
-        if isinstance(ctx.plan, FixedPlan):
-            trail = FixedTrail(ctx.plan, y0 if torch.is_grad_enabled() else y0.detach(), wrong if failures else None)
-        else:
-            assert tape.loop is not None
-            trail = AdaptiveTrail(ctx.plan, tape.loop, tape.rounds, wrong if failures else None)
-        if torch.is_grad_enabled():
-            return None, None, None, None, *_with_graph(trail, y0, parameters, grad)
-        room = budget(ctx.most, trail.count)
-        back = _Back(trail, grad, parameters, room)
-        return None, None, None, None, *back.run(tape.kept.states, y0)
+        with ctx.surroundings():
+            return _backward(ctx, grad)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    y0, *parameters = ctx.saved_tensors
+    wrong = ctx.status != Status.SUCCESS
+    if bool(wrong.all()):
+        zeros = [torch.zeros_like(y0), *map(torch.zeros_like, parameters)]
+        return None, None, None, None, *zeros
+    spec, failures = ctx.plan.system.spec, bool(wrong.any())
+    if failures:
+        grad = torch.where(spec.expand(wrong), 0.0, grad)
+    tape: Tape = ctx.tape
+    # not y0 itself: what it was made of, and other uses of it, have their own place outside
+    start = y0.view_as(y0) if torch.is_grad_enabled() else y0.detach()
+    trail: Trail
+    if isinstance(ctx.plan, FixedPlan):
+        trail = FixedTrail(ctx.plan, start, wrong if failures else None)
+    else:
+        assert tape.loop is not None
+        trail = AdaptiveTrail(ctx.plan, tape.loop, tape.rounds, wrong if failures else None)
+    if torch.is_grad_enabled():
+        return None, None, None, None, *_with_graph(trail, start, parameters, grad)
+    room = budget(ctx.most, trail.count)
+    back = _Back(trail, grad, parameters, room)
+    return None, None, None, None, *back.run(tape.kept.states, y0)
 
 
 def _with_graph(trail: Trail, y0: Tensor, parameters: list[Tensor], grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -143,9 +153,10 @@ def _with_graph(trail: Trail, y0: Tensor, parameters: list[Tensor], grad: Tensor
     pairs = [(y, trail.gradient(k, grad)) for k, y in states]
     used = [(y, g) for y, g in pairs if g is not None and y.requires_grad]
     wanted = [x for x in (y0, *parameters) if x.requires_grad]
-    found = torch.autograd.grad(
-        [y for y, _ in used], wanted, [g for _, g in used], create_graph=True, allow_unused=True
-    )
+    with apart(wanted):
+        found = torch.autograd.grad(
+            [y for y, _ in used], wanted, [g for _, g in used], create_graph=True, allow_unused=True
+        )
     named = dict(zip(map(id, wanted), found, strict=True))
     return tuple(named.get(id(x)) for x in (y0, *parameters))
 
@@ -156,6 +167,7 @@ class _Back:
     def __init__(self, trail: Trail, grad: Tensor, parameters: list[Tensor], room: int) -> None:
         self.trail, self.grad, self.parameters, self.room = trail, grad, parameters, room
         self.sums: list[Tensor | None] = [None] * len(parameters)
+        self.looked = False
 
     def run(self, kept: dict[int, State], y0: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients by y0 and the parameters. Kept states go as they are done with, all but the first: should someone
@@ -196,12 +208,31 @@ class _Back:
     ) -> tuple[Tensor | None, ...]:
         """The same for steps of which the graph is made."""
         inputs = [x.detach().requires_grad_(_real(x)) for x in (state.y, *state.cache)]
-        with torch.enable_grad():
-            segment = self.trail.take(State(inputs[0], tuple(inputs[1:])), first, last)
+        segment = self._again(inputs, first, last)
         outputs = list(zip((segment.state.y, *segment.state.cache), cotangent, strict=True))
         outputs += [(y, self.trail.gradient(done, self.grad)) for done, y in segment.outputs]
+        self._look([y for y, _ in outputs], inputs, first, last)
         found = self._grad(outputs, inputs)
         return self._add(found, first) if first else found
+
+    def _again(self, inputs: list[Tensor], first: int, last: int) -> Segment:
+        with torch.enable_grad():
+            return self.trail.take(State(inputs[0], tuple(inputs[1:])), first, last)
+
+    def _look(self, outputs: list[Tensor], inputs: list[Tensor], first: int, last: int) -> None:
+        """Refuse leaves that are not known. Those that the functions make themselves are others each time."""
+        if self.looked:
+            return
+        known = [*inputs, *self.parameters]
+        missing = unknown(outputs, known)
+        if not missing:
+            return
+        self.looked = True
+        segment = self._again(inputs, first, last)
+        again = set(map(id, unknown([y for _, y in segment.outputs] + [segment.state.y], known)))
+        for x in missing:
+            if id(x) in again:
+                refuse(x)
 
     def _start(self, y0: Tensor, cotangent: tuple[Tensor | None, ...]) -> Tensor | None:
         """Cotangents of the start, which made the cache of y0, handed on to y0."""
@@ -218,14 +249,13 @@ class _Back:
         if not pairs:
             return (None,) * len(inputs)
         of = [x for x in inputs if x.requires_grad]
-        found = torch.autograd.grad(
-            [y for y, _ in pairs],
-            [*of, *self.parameters],
-            [g for _, g in pairs],
-            allow_unused=True,
-            retain_graph=True,
-        )
-        for i, g in enumerate(found[len(of) :]):
+        wanted = [i for i, x in enumerate(self.parameters) if x.requires_grad]
+        parameters = [self.parameters[i] for i in wanted]
+        with apart(parameters):
+            found = torch.autograd.grad(
+                [y for y, _ in pairs], [*of, *parameters], [g for _, g in pairs], allow_unused=True, retain_graph=True
+            )
+        for i, g in zip(wanted, found[len(of) :], strict=True):
             before = self.sums[i]
             self.sums[i] = before if g is None else g if before is None else before + g
         named = dict(zip(map(id, of), found, strict=False))

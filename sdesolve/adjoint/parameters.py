@@ -2,17 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
 from sdesolve.capture import Captured, leaves
+from sdesolve.errors import SolveError, message
 from sdesolve.system import System
 
 
 def parameters_of(system: System, captured: Captured, t0: Tensor, y0: Tensor) -> list[Tensor]:
-    """Leaves known from the functions' closures and modules, and those found behind one evaluation."""
+    """Tensors that the functions carry with them, and leaves that are found behind one evaluation, but not behind
+    these."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        advice = "With fixed steps, adjoint='direct' goes through torch.func transforms."
+        raise ValueError(message("adjoint", "'checkpoint' or 'backsolve' inside torch.func", "'direct' there", advice))
     with torch.enable_grad():
         found = [system.drift(t0, y0.detach())]
         if system.is_sde:
             found.append(system.diffusion(t0, y0.detach()))
-    return leaves([*captured.differentiable(), *(x for x in found if x.requires_grad)])
+    known = captured.differentiable()
+    names = set(map(id, known))
+    return known + [x for x in leaves((x for x in found if x.requires_grad), known) if id(x) not in names]
+
+
+@contextmanager
+def apart(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Gradients by these tensors end at them: hooks on them are for the gradient of the whole solve, and what they were
+    made of has its own place in the graph outside."""
+    hooks = [(x._backward_hooks, dict(x._backward_hooks)) for x in tensors if x._backward_hooks]
+    stops = [x.grad_fn.register_prehook(_without(x.output_nr)) for x in tensors if x.grad_fn is not None]
+    for there, _ in hooks:
+        there.clear()
+    try:
+        yield
+    finally:
+        for there, items in hooks:
+            there.update(items)
+        for stop in stops:
+            stop.remove()
+
+
+def _without(number: int) -> Callable[[tuple[Tensor | None, ...]], tuple[Tensor | None, ...]]:
+    """Gradients of a node's outputs, but 0 for one of them."""
+    return lambda grads: tuple(torch.zeros_like(g) if i == number and g is not None else g for i, g in enumerate(grads))
+
+
+class Surroundings:
+    """What of the surroundings decides on the functions' values: automatic casts."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.kind = device.type
+        self.enabled, self.dtype = torch.is_autocast_enabled(self.kind), torch.get_autocast_dtype(self.kind)
+
+    def __call__(self) -> torch.autocast:
+        """The same again."""
+        return torch.autocast(self.kind, self.dtype, self.enabled)
+
+
+def unknown(values: list[Tensor], known: list[Tensor]) -> list[Tensor]:
+    """Leaves that values depend on and that are not known."""
+    names = set(map(id, known))
+    return [x for x in leaves(values, known) if id(x) not in names]
+
+
+def refuse(missing: Tensor) -> None:
+    """Raise, as its gradient would go missing."""
+    raise SolveError(
+        f"adjoint: the functions read a tensor of shape {tuple(missing.shape)}, which requires a gradient, and was "
+        "found neither in what they carry with them nor behind their values at the start; accepted are tensors in "
+        "closures, modules, attributes of objects and globals, and what matters at the start. Write the functions as a "
+        "module that holds it, or use adjoint='direct'."
+    )

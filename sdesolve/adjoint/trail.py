@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sdesolve.brownian.levy import Increment
-from sdesolve.fixed import FixedLoop, FixedRun
+from sdesolve.fixed import BLOCK_STEPS, FixedLoop, FixedRun
 from sdesolve.lattice_clock import PathNoise
 from sdesolve.loop import Loop
 from sdesolve.methods.method import Increments, State
@@ -75,22 +75,31 @@ class FixedTrail:
     """Of a table of steps. wrong : (batch,) trajectories that have failed, and follow another one; None: nobody."""
 
     def __init__(self, plan: FixedPlan, y0: Tensor, wrong: Tensor | None) -> None:
-        self.plan, self.y0, self.count = plan, y0, plan.table.total
+        self.plan, self.wrong, self.count = plan, wrong, plan.table.total
         self.loop = FixedLoop(plan.system, plan.method, plan.table, plan.noise)
         if wrong is not None:
-            first = (~wrong).nonzero()[0]
-            follow = torch.where(wrong, first, torch.arange(len(wrong), device=wrong.device))
+            good = (~wrong).nonzero()[0]
+            follow = torch.where(wrong, good, torch.arange(len(wrong), device=wrong.device))
             self.loop = replace(self.loop, follow=follow)
-            self.y0 = torch.where(plan.system.spec.expand(wrong), y0[first].detach(), y0)
+        self.y0 = self._followed(y0)
         self.due = set(plan.table.saves.reshape(-1).tolist())
 
+    def _followed(self, y0: Tensor) -> Tensor:
+        if self.wrong is None:
+            return y0
+        good = (~self.wrong).nonzero()[0]
+        return torch.where(self.plan.system.spec.expand(self.wrong), y0[good].detach(), y0)
+
     def start(self, y0: Tensor) -> State:
-        return self.loop.start(y0)
+        return self.loop.start(self._followed(y0))
 
     def take(self, state: State, first: int, last: int) -> Segment:
         run = FixedRun([self.y0], np.full_like(self.plan.table.saves, -1))
         inside = sorted(k for k in self.due if first < k < last)
-        state = self.loop.advance(state, first, last, set(inside), run)
+        # noise is drawn for so many steps at a time
+        size = min(self.loop.noise.size, BLOCK_STEPS) if self.loop.noise else BLOCK_STEPS
+        for begin in range(first, last, size):
+            state = self.loop.advance(state, begin, min(begin + size, last), set(inside), run)
         return Segment(state, list(zip(inside, run.kept[1:], strict=True)))
 
     def gradient(self, done: int, grad: Tensor) -> Tensor | None:

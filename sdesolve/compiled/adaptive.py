@@ -171,11 +171,12 @@ class Chunks:
         mask = self.loop.moving(carry, point)
         mask[int((~mask).to(torch.int8).argmax())] |= self.left == 1  # a batch of 1 would be another graph
         lanes = mask.nonzero()[:, 0]
-        y, t = carry.y[lanes], self.loop.to_batch(self.real.starts[point - 1])[lanes]
-        if is_static(self._graph()) or not fewer.divisible(self.loop.system, t, y):
+        t = self.loop.to_batch(self.real.starts[point - 1])
+        if is_static(self._graph()) or not fewer.divisible(self.loop.system, t, carry.y, lanes):
             return None
         assert self.begin is not None
-        return lanes, Chunks(fewer.part_of(self.loop, lanes), fewer.part_of_start(self.begin, y, lanes), None)
+        begin = fewer.part_of_start(self.begin, carry.y[lanes], lanes)
+        return lanes, Chunks(fewer.part_of(self.loop, lanes), begin, None)
 
     def _graph(self) -> tuple[Any, ...]:
         """Key of the graph of a chunk."""

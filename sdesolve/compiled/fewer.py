@@ -26,8 +26,6 @@ from sdesolve.system import System
 #: smallest batch of which parts go on alone, and the same for an ODE of few operations; what it costs to divide one is
 #: worth some ten steps of these
 LEAST, LEAST_LIGHT = 1024, 16384
-#: trajectories of which it is seen whether they can be divided
-SAMPLE = 64
 
 
 def few(loop: Loop, start: Tensor, y0: Tensor) -> int:
@@ -63,17 +61,16 @@ def part_of_start(begin: Beginning, y: Tensor, lanes: Tensor) -> Beginning:
     return begin._replace(y0=y, span=span)
 
 
-def divisible(system: System, t: Tensor, y: Tensor) -> bool:
+def divisible(system: System, t: Tensor, y: Tensor, lanes: Tensor) -> bool:
     """Whether the functions give a part of the batch what they give it within the whole: those that read tensors of one
-    batch, or number its trajectories, do not. They are asked at times t, (n,), and states y of a part: of some of these
-    together, and of every second one."""
-    some, second = slice(None, SAMPLE), slice(1, SAMPLE, 2)
+    batch, or number its trajectories, do not. They are asked at times t, (batch,), and states y."""
     with torch.no_grad():
+        whole = _values(system, t, y)
         try:
-            together, apart = _values(system, t[some], y[some]), _values(system, t[second], y[second])
+            alone = _values(system, t[lanes], y[lanes])
         except Exception:
             return False
-    return all(same(a[1::2], b) for a, b in zip(together, apart, strict=True))
+    return all(same(a.index_select(0, lanes), b) for a, b in zip(whole, alone, strict=True))
 
 
 def _values(system: System, t: Tensor, y: Tensor) -> list[Tensor]:

@@ -81,7 +81,7 @@ def test_an_sde_in_parts_follows_the_same_paths(parts):
     assert parts and min(parts) > 0
 
 
-@pytest.mark.parametrize("kind", ["numbered", "closure"])
+@pytest.mark.parametrize("kind", ["numbered", "grouped", "closure"])
 def test_functions_that_know_the_batch_are_given_all_of_it(parts, kind):
     batch = 24
     rates = torch.linspace(1.0, 300.0, batch, dtype=F64)[:, None]
@@ -89,8 +89,11 @@ def test_functions_that_know_the_batch_are_given_all_of_it(parts, kind):
     def numbered(t, y):
         return -torch.linspace(1.0, 300.0, y.shape[0], dtype=y.dtype)[:, None] * (y - torch.cos(t))
 
-    f = numbered if kind == "numbered" else lambda t, y: -rates * (y - torch.cos(t))
-    y0, ts = torch.full((batch, 1), 2.0, dtype=F64), torch.tensor([0.0, 1.0], dtype=F64)
+    def grouped(t, y):
+        return -torch.where(torch.arange(y.shape[0])[:, None] < 4, 3.0, 300.0) * (y - torch.cos(t))
+
+    f = {"numbered": numbered, "grouped": grouped, "closure": lambda t, y: -rates * (y - torch.cos(t))}[kind]
+    y0, ts = torch.linspace(1.0, 3.0, batch, dtype=F64)[:, None], torch.tensor([0.0, 1.0], dtype=F64)
     found = ss.solve(ss.ODE(f), y0, ts, rtol=1e-6, atol=1e-8, compile=True)
     assert parts == [-1], "asked once, and refused"
     eager = ss.solve(ss.ODE(f), y0, ts, rtol=1e-6, atol=1e-8)

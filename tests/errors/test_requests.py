@@ -311,8 +311,8 @@ def test_a_function_that_is_not_wrapped_is_refused(problem):
 
 
 @cases(
-    adjoint=(ODE, {"adjoint": "adjoint"}, "adjoint: got 'adjoint'", "'direct', 'backsolve'"),
-    adjoint_list=(ODE, {"adjoint": ["direct"]}, "adjoint: got ['direct']", "'direct', 'backsolve'"),
+    adjoint=(ODE, {"adjoint": "adjoint"}, "adjoint: got 'adjoint'", "'direct', 'checkpoint', 'backsolve'"),
+    adjoint_list=(ODE, {"adjoint": ["direct"]}, "adjoint: got ['direct']", "'direct', 'checkpoint', 'backsolve'"),
     backsolve_sde=(SDE, {"dt": 0.1, "adjoint": "backsolve"}, "'backsolve' for an SDE", "adjoint='direct'"),
     on_failure=(ODE, {"on_failure": "ignore"}, "on_failure: got 'ignore'", "'raise', 'return'"),
     events=(ODE, {"events": [never]}, "events: got [", "None"),
