@@ -52,6 +52,11 @@ class FixedRun:
         return stacked[place, torch.arange(place.shape[1], device=place.device)]
 
 
+def shadows(wrong: Tensor) -> Tensor:
+    """(batch,) whom to follow, where those that are wrong follow the first that is not."""
+    return torch.where(wrong, (~wrong).nonzero()[0], torch.arange(len(wrong), device=wrong.device))
+
+
 @dataclass
 class FixedLoop:
     """Steps of a table, with noise in blocks.

@@ -132,6 +132,11 @@ class Loop:
         ratio = torch.where(running, ratio, torch.zeros_like(ratio))
         return ratio.amax(0, keepdim=True) if self.clock.lanes == 1 else ratio
 
+    def first_time(self) -> Tensor:
+        """Where the clocks start, as the functions are given it."""
+        nothing = torch.zeros(self.clock.lanes, dtype=self.system.spec.time_dtype, device=self.system.spec.device)
+        return self.to_state(self.clock.propose(self.clock.start(), nothing, nothing > 0).t0)
+
     # ---- one step
 
     def start(self, y: Tensor, cache: tuple[Tensor, ...], h: Tensor, status: Tensor) -> Carry:

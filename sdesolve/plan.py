@@ -18,7 +18,7 @@ from sdesolve.brownian.steps import StepNoise
 from sdesolve.clock import Clock, Landings, RealClock
 from sdesolve.coupling import refuse_coupled
 from sdesolve.driver import drive
-from sdesolve.fixed import FixedLoop, FixedRun
+from sdesolve.fixed import FixedLoop, FixedRun, shadows
 from sdesolve.interpolate import DenseOutput, dense_output
 from sdesolve.lattice_clock import LatticeClock, PathNoise
 from sdesolve.loop import Carry, Loop, Watcher, failed
@@ -134,9 +134,8 @@ class FixedPlan:
         if bool(wrong.all()) or not self.system.spec.batched:
             return ys.detach()
         expand = self.system.spec.expand
-        first = (~wrong).nonzero()[0]
-        follow = torch.where(wrong, first, torch.arange(len(wrong), device=wrong.device))
-        again = replace(loop, follow=follow).run(torch.where(expand(wrong), y0[first].detach(), y0))
+        follow = shadows(wrong)
+        again = replace(loop, follow=follow).run(torch.where(expand(wrong), y0.detach()[follow], y0))
         return torch.where(expand(wrong), ys.detach(), again.outputs())
 
     def _result(self, run: FixedRun, interrupted: bool = False) -> Result:

@@ -43,8 +43,7 @@ class Beginning(NamedTuple):
 def first_values(loop: Loop, y0: Tensor) -> Start:
     """The functions at the start."""
     spec, system, method = loop.system.spec, loop.system, loop.method
-    nothing = torch.zeros(loop.clock.lanes, dtype=spec.time_dtype, device=spec.device)
-    t0 = loop.to_state(loop.clock.propose(loop.clock.start(), nothing, nothing > 0).t0)
+    t0 = loop.first_time()
     cache = method.init(system, t0, y0)
     f0 = method.first_stage(cache)
     y = y0.detach()

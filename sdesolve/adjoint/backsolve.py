@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdesolve.adjoint.parameters import apart, parameters_of
+from sdesolve.adjoint.parameters import apart, casts, parameters_of
 from sdesolve.capture import Captured
 from sdesolve.clock import Landings
 from sdesolve.compiled.lift import Lifted
@@ -77,7 +77,7 @@ class _Backsolve(torch.autograd.Function):
         with torch.no_grad():
             result = plan.run(y0.detach(), report)
         found.append(result)
-        ctx.plan, ctx.status, ctx.lifted = plan, result.status, lifted
+        ctx.plan, ctx.status, ctx.lifted, ctx.casts = plan, result.status, lifted, casts(y0.device)
         # autograd notices those that are changed in place before the gradients are asked for
         ctx.save_for_backward(result.ys, *parameters, *(() if lifted is None else lifted.tensors))
         return result.ys
@@ -92,7 +92,8 @@ class _Backsolve(torch.autograd.Function):
         ys, *saved = ctx.saved_tensors
         parameters = saved[: len(saved) - (0 if ctx.lifted is None else len(ctx.lifted.tensors))]
         scale = grad.abs().nan_to_num().max().clamp(min=torch.finfo(grad.dtype.to_real()).tiny)
-        a, *rest = solve_adjoint(ctx.plan, ys, grad / scale, parameters, ctx.status, ctx.lifted)
+        with ctx.casts():
+            a, *rest = solve_adjoint(ctx.plan, ys, grad / scale, parameters, ctx.status, ctx.lifted)
         return None, None, None, None, a * scale, *(g * scale for g in rest)
 
 

@@ -8,6 +8,7 @@ room. Divided in the best way, s states reach over C(s + r, s) stretches if each
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import comb
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdesolve.adjoint.parameters import Surroundings, apart, parameters_of, refuse, unknown
+from sdesolve.adjoint.parameters import apart, casts, parameters_of, refuse, unknown
 from sdesolve.adjoint.trail import AdaptiveTrail, FixedTrail, Kept, Segment, Trail, budget
 from sdesolve.capture import Captured
 from sdesolve.errors import CompileError, message
@@ -65,7 +66,7 @@ class CheckpointedRun:
         self.captured, self.most = captured, most
 
     def run(self, y0: Tensor, report: Report | None = None) -> Result:
-        """Run as one autograd.Function of y0 and of every leaf that the functions depend on."""
+        """Run as one autograd.Function of y0 and of every tensor with a gradient that the functions read."""
         if not torch.is_grad_enabled():
             return self.plan.run(y0, report)
         parameters = parameters_of(self.plan.system, self.captured, first_time(self.plan), y0)
@@ -110,14 +111,14 @@ class _Checkpoint(torch.autograd.Function):
             result = replace(plan, recorder=tape).run(y0.detach(), report)
         found.append(result)
         ctx.plan, ctx.most, ctx.tape, ctx.status = plan, most, tape, result.status
-        ctx.surroundings = Surroundings(y0.device)
+        ctx.casts = casts(y0.device)
         # autograd notices those that are changed in place before the gradients are asked for
         ctx.save_for_backward(y0, *parameters)
         return result.ys
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        with ctx.surroundings():
+        with ctx.casts():
             return _backward(ctx, grad)
 
 
@@ -138,27 +139,10 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         trail = FixedTrail(ctx.plan, start, wrong if failures else None)
     else:
         assert tape.loop is not None
-        trail = AdaptiveTrail(ctx.plan, tape.loop, tape.rounds, wrong if failures else None)
-    if torch.is_grad_enabled():
-        return None, None, None, None, *_with_graph(trail, start, parameters, grad)
-    room = budget(ctx.most, trail.count)
-    back = _Back(trail, grad, parameters, room)
-    return None, None, None, None, *back.run(tape.kept.states, y0)
-
-
-def _with_graph(trail: Trail, y0: Tensor, parameters: list[Tensor], grad: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients with a graph of their own: all steps again, with a graph."""
-    end = trail.take(trail.start(y0), 0, trail.count)
-    states = [(0, y0), *end.outputs, (trail.count, end.state.y)]
-    pairs = [(y, trail.gradient(k, grad)) for k, y in states]
-    used = [(y, g) for y, g in pairs if g is not None and y.requires_grad]
-    wanted = [x for x in (y0, *parameters) if x.requires_grad]
-    with apart(wanted):
-        found = torch.autograd.grad(
-            [y for y, _ in used], wanted, [g for _, g in used], create_graph=True, allow_unused=True
-        )
-    named = dict(zip(map(id, wanted), found, strict=True))
-    return tuple(named.get(id(x)) for x in (y0, *parameters))
+        trail = AdaptiveTrail(tape.loop, tape.rounds, wrong if failures else None)
+    back = _Back(trail, grad, parameters, budget(ctx.most, trail.count))
+    found = back.with_graph(start) if torch.is_grad_enabled() else back.run(tape.kept.states, y0)
+    return None, None, None, None, *found
 
 
 class _Back:
@@ -184,6 +168,22 @@ class _Back:
             last = first
         return self._start(y0, cotangent), *self.sums
 
+    def with_graph(self, y0: Tensor) -> tuple[Tensor | None, ...]:
+        """The same with a graph of their own: all steps again, with a graph."""
+        take = lambda: self.trail.take(self.trail.start(y0), 0, self.trail.count)
+        end = take()
+        self._look(_values(end), [y0], take)
+        states = [(0, y0), *end.outputs, (self.trail.count, end.state.y)]
+        pairs = [(y, self.trail.gradient(k, self.grad)) for k, y in states]
+        used = [(y, g) for y, g in pairs if g is not None and y.requires_grad]
+        wanted = [x for x in (y0, *self.parameters) if x.requires_grad]
+        with apart(wanted):
+            found = torch.autograd.grad(
+                [y for y, _ in used], wanted, [g for _, g in used], create_graph=True, allow_unused=True
+            )
+        named = dict(zip(map(id, wanted), found, strict=True))
+        return tuple(named.get(id(x)) for x in (y0, *self.parameters))
+
     def _add(self, cotangent: tuple[Tensor | None, ...], done: int) -> tuple[Tensor | None, ...]:
         more = self.trail.gradient(done, self.grad)
         y, *cache = cotangent
@@ -196,7 +196,7 @@ class _Back:
         be kept."""
         while last - first > self.room:
             units = -(-(last - first) // self.room)
-            middle = first + self.room * divide(units, max(free, 0) + 1)
+            middle = first + self.room * divide(units, free + 1)
             with torch.no_grad():
                 between = self.trail.take(state, first, middle).state
             cotangent = self._stretch(middle, last, between, cotangent, free - 1)
@@ -211,7 +211,7 @@ class _Back:
         segment = self._again(inputs, first, last)
         outputs = list(zip((segment.state.y, *segment.state.cache), cotangent, strict=True))
         outputs += [(y, self.trail.gradient(done, self.grad)) for done, y in segment.outputs]
-        self._look([y for y, _ in outputs], inputs, first, last)
+        self._look(_values(segment), inputs, lambda: self._again(inputs, first, last))
         found = self._grad(outputs, inputs)
         return self._add(found, first) if first else found
 
@@ -219,19 +219,18 @@ class _Back:
         with torch.enable_grad():
             return self.trail.take(State(inputs[0], tuple(inputs[1:])), first, last)
 
-    def _look(self, outputs: list[Tensor], inputs: list[Tensor], first: int, last: int) -> None:
+    def _look(self, values: list[Tensor], inputs: list[Tensor], again: Callable[[], Segment]) -> None:
         """Refuse leaves that are not known. Those that the functions make themselves are others each time."""
         if self.looked:
             return
         known = [*inputs, *self.parameters]
-        missing = unknown(outputs, known)
+        missing = unknown(values, known)
         if not missing:
             return
         self.looked = True
-        segment = self._again(inputs, first, last)
-        again = set(map(id, unknown([y for _, y in segment.outputs] + [segment.state.y], known)))
+        second = set(map(id, unknown(_values(again()), known)))
         for x in missing:
-            if id(x) in again:
+            if id(x) in second:
                 refuse(x)
 
     def _start(self, y0: Tensor, cotangent: tuple[Tensor | None, ...]) -> Tensor | None:
@@ -260,6 +259,11 @@ class _Back:
             self.sums[i] = before if g is None else g if before is None else before + g
         named = dict(zip(map(id, of), found, strict=False))
         return tuple(named.get(id(x)) for x in inputs)
+
+
+def _values(segment: Segment) -> list[Tensor]:
+    """All that depends on what the steps read."""
+    return [segment.state.y, *segment.state.cache, *(y for _, y in segment.outputs)]
 
 
 def _real(x: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -50,16 +51,10 @@ def _without(number: int) -> Callable[[tuple[Tensor | None, ...]], tuple[Tensor 
     return lambda grads: tuple(torch.zeros_like(g) if i == number and g is not None else g for i, g in enumerate(grads))
 
 
-class Surroundings:
-    """What of the surroundings decides on the functions' values: automatic casts."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.kind = device.type
-        self.enabled, self.dtype = torch.is_autocast_enabled(self.kind), torch.get_autocast_dtype(self.kind)
-
-    def __call__(self) -> torch.autocast:
-        """The same again."""
-        return torch.autocast(self.kind, self.dtype, self.enabled)
+def casts(device: torch.device) -> Callable[[], torch.autocast]:
+    """The automatic casts of here and now, to be entered again on the way back."""
+    kind = device.type
+    return partial(torch.autocast, kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
 
 
 def unknown(values: list[Tensor], known: list[Tensor]) -> list[Tensor]:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from sdesolve.brownian.levy import Increment
-from sdesolve.fixed import BLOCK_STEPS, FixedLoop, FixedRun
+from sdesolve.fixed import BLOCK_STEPS, FixedLoop, FixedRun, shadows
 from sdesolve.lattice_clock import PathNoise
 from sdesolve.loop import Loop
 from sdesolve.methods.method import Increments, State
 from sdesolve.outputs import Round
-from sdesolve.plan import AdaptivePlan, FixedPlan
+from sdesolve.plan import FixedPlan
 
 
 class Kept:
@@ -35,7 +35,7 @@ class Kept:
         if self.count % self.every == 0:
             self.states[self.count] = State(state.y.detach(), tuple(x.detach() for x in state.cache))
         self.count += 1
-        if len(self.states) > budget(self.most, self.count):
+        if len(self.states) > budget(self.most, self.count - 1):
             self.every *= 2
             self.states = {k: x for k, x in self.states.items() if k % self.every == 0}
 
@@ -78,17 +78,14 @@ class FixedTrail:
         self.plan, self.wrong, self.count = plan, wrong, plan.table.total
         self.loop = FixedLoop(plan.system, plan.method, plan.table, plan.noise)
         if wrong is not None:
-            good = (~wrong).nonzero()[0]
-            follow = torch.where(wrong, good, torch.arange(len(wrong), device=wrong.device))
-            self.loop = replace(self.loop, follow=follow)
+            self.loop = replace(self.loop, follow=shadows(wrong))
         self.y0 = self._followed(y0)
         self.due = set(plan.table.saves.reshape(-1).tolist())
 
     def _followed(self, y0: Tensor) -> Tensor:
         if self.wrong is None:
             return y0
-        good = (~self.wrong).nonzero()[0]
-        return torch.where(self.plan.system.spec.expand(self.wrong), y0[good].detach(), y0)
+        return torch.where(self.plan.system.spec.expand(self.wrong), y0.detach()[shadows(self.wrong)], y0)
 
     def start(self, y0: Tensor) -> State:
         return self.loop.start(self._followed(y0))
@@ -117,16 +114,13 @@ class FixedTrail:
 class AdaptiveTrail:
     """Of rounds of adaptive steps."""
 
-    def __init__(self, plan: AdaptivePlan, loop: Loop, rounds: list[Round], wrong: Tensor | None) -> None:
-        self.plan, self.loop, self.rounds, self.wrong, self.count = plan, loop, rounds, wrong, len(rounds)
+    def __init__(self, loop: Loop, rounds: list[Round], wrong: Tensor | None) -> None:
+        self.loop, self.rounds, self.wrong, self.count = loop, rounds, wrong, len(rounds)
 
     def start(self, y0: Tensor) -> State:
-        loop = self.loop
-        idle = torch.zeros(loop.clock.lanes, dtype=torch.bool, device=y0.device)
-        t0 = loop.to_state(loop.clock.propose(loop.clock.start(), idle.to(loop.system.spec.time_dtype), idle).t0)
         if self.wrong is not None:
-            y0 = loop.followed(State(y0), self.wrong).y
-        return State(y0, loop.method.init(loop.system, t0, y0))
+            y0 = self.loop.followed(State(y0), self.wrong).y
+        return State(y0, self.loop.method.init(self.loop.system, self.loop.first_time(), y0))
 
     def take(self, state: State, first: int, last: int) -> Segment:
         outputs = []

@@ -12,7 +12,7 @@ from torch._higher_order_ops.while_loop import while_loop
 
 from sdesolve.brownian.levy import Increment, Normals
 from sdesolve.brownian.window import Window
-from sdesolve.clock import Clock, Proposal, RealClock
+from sdesolve.clock import Proposal, RealClock
 from sdesolve.compiled.layout import Layout
 from sdesolve.lattice_clock import LatticeClock
 from sdesolve.loop import Loop, NoiseSource, Watcher, failed
@@ -92,11 +92,8 @@ class Parts:
 
     def loop(self, inputs: Inputs, batch: int) -> Loop:
         """The loop over the stretch, for tensors of this batch."""
-        clock: Clock = RealClock(
-            inputs.starts, inputs.ends, inputs.gaps, self.lanes or batch, inputs.last, self.direction
-        )
-        if inputs.lattice is not None:
-            clock = LatticeClock(clock, *inputs.lattice)  # type: ignore[arg-type]
+        real = RealClock(inputs.starts, inputs.ends, inputs.gaps, self.lanes or batch, inputs.last, self.direction)
+        clock = real if inputs.lattice is None else LatticeClock(real, *inputs.lattice)
         return Loop(
             self.system.resized(batch),
             self.method,

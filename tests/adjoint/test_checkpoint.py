@@ -253,14 +253,15 @@ def test_parameters_that_only_the_diffusion_reads_get_their_gradient():
     torch.testing.assert_close(s.grad, wanted, rtol=1e-12, atol=0)
 
 
-def test_a_tensor_that_cannot_be_found_beforehand_is_reported():
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_tensor_that_cannot_be_found_beforehand_is_reported(create_graph):
     late = torch.tensor(0.5, dtype=F64, requires_grad=True)
     fetch = weakref.ref(late)
     f = ss.ODE(lambda t, y: -y if t < 0.5 else -fetch() * y)
     y0 = torch.ones(1, 1, dtype=F64, requires_grad=True)
     ys = ss.solve(f, y0, TS, dt=0.1, adjoint="checkpoint").ys
     with pytest.raises(ss.SolveError, match=r"adjoint: the functions read a tensor of shape \(\)"):
-        ys[-1].sum().backward()
+        torch.autograd.grad(ys[-1].sum(), y0, create_graph=create_graph)
 
 
 def end(f, y0, adjoint, **how):
@@ -282,19 +283,17 @@ SHARING = {
 }
 
 
-@pytest.mark.parametrize("create_graph", [False, True])
-@pytest.mark.parametrize("adjoint", [ss.Checkpoint(3), "backsolve"])
+@pytest.mark.parametrize(
+    "adjoint, create_graph", [(ss.Checkpoint(3), False), (ss.Checkpoint(3), True), ("backsolve", False)]
+)
 @pytest.mark.parametrize("case", SHARING)
 def test_tensors_that_are_made_of_each_other_count_once(case, adjoint, create_graph):
-    if adjoint == "backsolve" and create_graph:
-        return
-
     def run(adjoint):
         a = torch.full((2, 1), 0.7, dtype=F64, requires_grad=True)
         (g,) = torch.autograd.grad(SHARING[case](a, adjoint), a, create_graph=create_graph)
         return torch.autograd.grad(g.square().sum(), a)[0] if create_graph else g
 
-    tolerance = 1e-3 if adjoint == "backsolve" else 1e-12
+    tolerance = 1e-7 if adjoint == "backsolve" else 1e-12  # 1e-7: tsit5 with steps of 0.05, (0.05)^5
     torch.testing.assert_close(run(adjoint), run("direct"), rtol=tolerance, atol=tolerance)
 
 
@@ -311,7 +310,7 @@ def test_gradients_by_tensors_that_are_no_leaves_and_hooks_once(adjoint):
         return direct, raw.grad, b.grad
 
     calls, wanted_calls = [], []
-    tolerance = 1e-3 if adjoint == "backsolve" else 1e-12
+    tolerance = 1e-7 if adjoint == "backsolve" else 1e-12
     for x, y in zip(run(adjoint, calls), run("direct", wanted_calls), strict=True):
         torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance)
     assert calls == wanted_calls
@@ -352,7 +351,8 @@ def test_functions_may_make_leaves_of_their_own():
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=0)
 
 
-def test_automatic_casts_of_the_forward_solve_hold_on_the_way_back():
+@pytest.mark.parametrize("adjoint", [ss.Checkpoint(2), "backsolve"])
+def test_automatic_casts_of_the_forward_solve_hold_on_the_way_back(adjoint):
     a, seen = torch.tensor(0.5, requires_grad=True), []
 
     def f(t, y):
@@ -360,7 +360,7 @@ def test_automatic_casts_of_the_forward_solve_hold_on_the_way_back():
         return -a * y
 
     with torch.autocast("cpu", torch.bfloat16):
-        ys = ss.solve(ss.ODE(f), torch.ones(2, 4), TS.float(), dt=0.1, adjoint=ss.Checkpoint(2)).ys
+        ys = ss.solve(ss.ODE(f), torch.ones(2, 4), TS.float(), dt=0.1, adjoint=adjoint).ys
     before = len(seen)
     ys[-1].sum().backward()
     assert len(seen) > before and all(seen)
