@@ -5,7 +5,7 @@ sol = ss.solve(sde, torch.ones(1000, 2), torch.linspace(0, 1, 11), dt=0.01, seed
 """
 
 from sdesolve import errors, methods
-from sdesolve.adjoint import Checkpoint
+from sdesolve.adjoint import Backsolve, Checkpoint, Direct, Reversible
 from sdesolve.brownian import BrownianPath
 from sdesolve.errors import CompileError, SolveError, SolveInterrupted
 from sdesolve.problem import ODE, SDE, Problem, time_reversed
@@ -20,10 +20,13 @@ __all__ = [
     "ODE",
     "PID",
     "SDE",
+    "Backsolve",
     "BrownianPath",
     "Checkpoint",
     "CompileError",
+    "Direct",
     "Problem",
+    "Reversible",
     "Solution",
     "SolveError",
     "SolveInterrupted",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -83,11 +84,9 @@ class FixedLoop:
         state = self.start(y0)
         if self.recorder:
             self.recorder.begin(None, state)
-        first = 0
         try:
-            for last in self._bounds():
+            for first, last in self._chunks():
                 state = self.advance(state, first, last, due, run, report)
-                first = last
         except KeyboardInterrupt as interrupt:
             interrupt.run = run  # type: ignore[attr-defined]
             raise
@@ -97,13 +96,11 @@ class FixedLoop:
         """Before the first step."""
         return State(y0, self.method.init(self.system, self._tensors(self.table.rows(0, 0)[0])[0], y0))
 
-    def _bounds(self) -> list[int]:
-        """Ends of blocks: where noise is drawn anew, or where a compiled chunk has to stop to save."""
-        count = self.table.total
-        if self.chunk is not None:
-            return [int(k) for k in np.unique(self.table.saves) if k > 0]
-        size = min(self.noise.size if self.noise else BLOCK_STEPS, BLOCK_STEPS)
-        return [*range(size, count, size), count]
+    def _chunks(self) -> list[tuple[int, int]]:
+        """Stretches that are taken at once: blocks, or as far as a compiled chunk goes until it has to stop to save."""
+        if self.chunk is None:
+            return self.blocks(0, self.table.total)
+        return list(pairwise([0, *(int(k) for k in np.unique(self.table.saves) if k > 0)]))
 
     def _tensors(self, array: np.ndarray) -> list[Tensor]:
         spec = self.system.spec
@@ -126,14 +123,7 @@ class FixedLoop:
             if report:
                 report(last)
             return state
-        times, steps = map(self._tensors, self.table.rows(first, last))
-        # the parts of the noise, each cut into steps
-        noise = [
-            (None,) * (last - first) if x is None else x.unbind()
-            for x in (self.noise(first, last) if self.noise else Increment())
-        ]
-        for k, parts in enumerate(zip(*noise, strict=True)):
-            inc = Increments(times[k], times[k + 1], steps[k], *parts)
+        for k, inc in enumerate(self.increments(first, last)):
             state = self._step(state, inc, run)
             if self.recorder:
                 self.recorder.add(state)
@@ -142,6 +132,22 @@ class FixedLoop:
             if report:
                 report(first + k + 1)
         return state
+
+    def increments(self, first: int, last: int) -> list[Increments]:
+        """Of the steps first <= k < last, no more than their noise is drawn for at a time."""
+        times, steps = map(self._tensors, self.table.rows(first, last))
+        # the parts of the noise, each cut into steps
+        noise = [
+            (None,) * (last - first) if x is None else x.unbind()
+            for x in (self.noise(first, last) if self.noise else Increment())
+        ]
+        each = zip(*noise, strict=True)
+        return [Increments(times[k], times[k + 1], steps[k], *parts) for k, parts in enumerate(each)]
+
+    def blocks(self, first: int, last: int) -> list[tuple[int, int]]:
+        """The steps first <= k < last in stretches whose noise can be drawn at a time."""
+        size = min(self.noise.size if self.noise else BLOCK_STEPS, BLOCK_STEPS)
+        return [(k, min(k + size, last)) for k in range(first, last, size)]
 
     def _step(self, state: State, inc: Increments, run: FixedRun) -> State:
         if self.follow is not None:
@@ -156,15 +162,19 @@ class FixedLoop:
             run.states.append(state.y)
             run.powers.append(step.dense)
         y1, expand = step.state.y, self.system.spec.expand
+        cache = step.state.cache
         if not self.table.shared:
             y1 = torch.where(inc.h == 0, end.y, y1)
+            rests = inc.h.reshape(-1) == 0
+            wide = lambda x: rests.reshape(-1, *(1,) * (x.ndim - 1))
+            cache = tuple(torch.where(wide(x), x, new) for x, new in zip(end.cache, cache, strict=True))
         if step.failed is not None:
             run.stuck = step.failed if run.stuck is None else run.stuck | step.failed
             y1 = torch.where(expand(run.stuck), torch.nan, y1)
         if self.survey:
             alive = torch.isfinite(y1).reshape(self.system.spec.batch, -1).all(1)
             run.survived = alive.to(torch.int64) + (0 if run.survived is None else run.survived)
-        return State(y1, step.state.cache)
+        return State(y1, cache)
 
     def _followed(self, state: State, inc: Increments, follow: Tensor) -> tuple[State, Increments]:
         """The same step, in which some trajectories are in every respect another one's shadow."""

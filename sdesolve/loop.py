@@ -102,6 +102,17 @@ def failed(status: Tensor) -> Tensor:
     return status > SUCCESS
 
 
+def followed(state: State, rest: Tensor) -> State:
+    """The same state, but the trajectories in ``rest``, (batch,), stand with a good one: on a clock that all share time
+    goes on, and where they stopped the function may be NaN at later times."""
+    good = (~rest).to(torch.int8).argmax().reshape(1)
+
+    def other(x: Tensor) -> Tensor:
+        return torch.where(rest.reshape(-1, *(1,) * (x.ndim - 1)), x.detach().index_select(0, good), x)
+
+    return State(other(state.y), tuple(map(other, state.cache)))
+
+
 @dataclass(frozen=True)
 class Loop:
     """The parts of a loop of adaptive steps; none of them changes while it runs."""
@@ -163,7 +174,7 @@ class Loop:
         if rest is not None and self.clock.lanes == spec.batch:
             inc = self.resting(inc, rest)
         elif rest is not None:
-            before = self.followed(before, rest)
+            before = followed(before, rest)
         step = self.method.step(self.system, before, inc, error=True, dense=self.dense)
         with torch.no_grad():
             verdict = self._verdict(carry, step, running, active, rest)
@@ -194,16 +205,6 @@ class Loop:
         still = lambda x: torch.where(rest.reshape(-1, *(1,) * (x.ndim - 1)), 0.0, x)
         t1 = torch.where(mask, inc.t0, inc.t1) if inc.t0.ndim else inc.t1
         return Increments(inc.t0, t1, torch.where(mask, 0.0, inc.h), *Increment(*inc[3:]).map(still))
-
-    def followed(self, state: State, rest: Tensor) -> State:
-        """The same state, but the trajectories in ``rest`` stand with a good one: on a clock that all share time goes
-        on, and where they stopped the function may be NaN at later times."""
-        good = (~rest).to(torch.int8).argmax().reshape(1)
-
-        def other(x: Tensor) -> Tensor:
-            return torch.where(rest.reshape(-1, *(1,) * (x.ndim - 1)), x.detach().index_select(0, good), x)
-
-        return State(other(state.y), tuple(map(other, state.cache)))
 
     def ratio(self, y: Tensor, step: Step) -> Tensor:
         """Error over tolerance of each trajectory, to be asked for without a graph; NaN or infinity where the step gave

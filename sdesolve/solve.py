@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdesolve.adjoint import Adjoint, Checkpoint, Replay, read_adjoint
+from sdesolve.adjoint import Adjoint, Direct, Way, read_adjoint
 from sdesolve.brownian import BrownianPath
 from sdesolve.brownian.steps import OwnSteps, PathSteps
 from sdesolve.brownian.window import window_of_seed, windows_of_seed
@@ -17,7 +17,6 @@ from sdesolve.capture import captured, refuse_training
 from sdesolve.compiled import compile_adaptive, compile_fixed
 from sdesolve.errors import SolveError, SolveInterrupted, message
 from sdesolve.lattice_clock import PathNoise
-from sdesolve.methods import choose
 from sdesolve.methods.method import Method
 from sdesolve.plan import AdaptivePlan, FixedPlan, Interrupted, Result
 from sdesolve.problem import Problem
@@ -54,7 +53,7 @@ def solve(
     seed: int | None = None,
     paths: Any = None,
     brownian: BrownianPath | None = None,
-    adjoint: str | Checkpoint = "direct",
+    adjoint: str | Way = "direct",
     events: Any = None,
     dense: bool = False,
     shared_steps: bool = False,
@@ -93,7 +92,9 @@ def solve(
         the cells are the fixed steps, so that another dt is another path; for adaptive steps, the path of the seed,
         which is the same whatever the times, steps and method.
     adjoint : ``"direct"``, autograd through the solve; ``"checkpoint"`` or ``ss.Checkpoint(steps=)``, the same
-        gradients in memory that hardly grows with the number of steps; ``"backsolve"``, the continuous adjoint (ODEs).
+        gradients in memory that hardly grows with the number of steps; ``"backsolve"`` or ``ss.Backsolve(...)``, the
+        continuous adjoint, right up to the error of the solve, in memory that does not grow; ``"reversible"`` or
+        ``ss.Reversible(coupling=)``, exact gradients in such memory, by methods whose steps can be taken back.
     dense : keep what ``solution(t)`` needs between output times (ODEs). With (batch, T) times, t must be common to all.
     shared_steps : adaptive steps common to the batch instead of a step size for every trajectory.
     max_steps : steps a trajectory may take. Default: 100,000 for adaptive steps, no limit for fixed ones.
@@ -135,7 +136,7 @@ def solve(
     """
     problem = check_problem_type(problem)
     one_of("on_failure", on_failure, ("raise", "return"))
-    chosen_way = read_adjoint(adjoint)
+    backwards = read_adjoint(adjoint)
     if events is not None:
         raise ValueError(message("events", repr(events), "None: events are not there yet"))
     spec, y = state_spec(y0, problem.batched)
@@ -145,7 +146,7 @@ def solve(
             message("y0", f"dtype {spec.dtype} for an SDE", "a real dtype", "Split real and imaginary parts.")
         )
     times, columns, eps = read_times(ts, spec)
-    chosen = choose(system, method)
+    chosen = backwards.method(system, method)
     control = read_control(system, chosen, read_step(dt), rtol, atol, controller)
     check_direction(system, columns[-1, 0] < columns[0, 0])
     check_brownian(system, brownian, seed, paths)
@@ -178,10 +179,9 @@ def solve(
             plan.noise = _path_noise(system, chosen, y, columns, eps, number, ids, brownian, limit)
     if compile:
         plan.compile_chunk = compile_fixed if isinstance(plan, FixedPlan) else compile_adaptive
-    way = Replay(plan, found) if compile and adjoint == "direct" else chosen_way(plan, found)
-    if dense and adjoint != "direct":
+    if dense and not isinstance(backwards, Direct):
         raise ValueError(message("dense", f"True with adjoint={adjoint!r}", "dense=True with adjoint='direct'"))
-    return _finish(way, y, spec, times, ids, number, chosen, progress, on_failure)
+    return _finish(backwards.run(plan, found), y, spec, times, ids, number, chosen, progress, on_failure)
 
 
 def _check_control(control: PID, columns: NDArray[np.float64]) -> None:

@@ -212,6 +212,11 @@ class System:
         with torch.no_grad():
             return (self.diffusion(t, y).shape[-1],)
 
+    def diffusion_in_full(self, t: Tensor, y: Tensor) -> Tensor:
+        """g(t, y) of y's shape, or (*y.shape, m)."""
+        g = self.diffusion(t, y)
+        return g.expand((*self.spec.shape, g.shape[-1]) if self.noise == "general" else self.spec.shape)
+
     def noise_size(self, g: Tensor) -> Tensor:
         """Standard deviation of g dW over a unit of time, elementwise: |g|, or the norms of the rows of a matrix."""
         size = torch.linalg.vector_norm(g, dim=-1) if self.noise == "general" else g.abs()
@@ -246,6 +251,16 @@ class System:
         for k in range(1, m):
             total = total + g[..., k] * w[..., k]
         return total
+
+    def noise_pull(self, a: Tensor, w: Tensor) -> Tensor:
+        """a^T d(g dW)/dg, of g's full shape."""
+        if self.noise == "diagonal":
+            return a * (w if self.spec.batched else w.reshape(self.spec.shape))
+        ones = (1,) * len(self.spec.per_trajectory)
+        lead = (self.spec.batch,) if self.spec.batched else ()
+        if self.noise == "scalar":
+            return a * w.reshape((*lead, *ones))
+        return a[..., None] * w.reshape((*lead, *ones, w.shape[-1]))
 
 
 def _structure(thing: Any) -> Any:

@@ -1,314 +1,67 @@
-"""Gradients of ODE solves by the continuous adjoint: one more solve, backwards, in memory that does not grow with
-steps.
-
-For dy/dt = f(t, y; p) and a loss L of the outputs y(t_i), with a = dL/dy(t),
-
-    da/dt = -a^T df/dy,      dL/dp = int_{t_0}^{t_T} a^T df/dp dt,      a(t_i^-) = a(t_i^+) + dL/dy(t_i)
-
-(Pontryagin et al. 1962; Chen et al. 2018, NeurIPS, appendix B). The state is solved backwards along with a, and is put
-back on the forward solution at every output. The parameters' integral steers no step sizes (Kidger, Chen & Lyons 2021,
-"Hey, that's not an ODE"): the error of y and of a does, each trajectory's on its own, and a is scaled to size one
-first so that
-tolerances mean something for losses of any size.
-"""
+"""The continuous adjoint: gradients by solving one more equation, backwards."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import replace
-from math import prod
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
-from sdesolve.adjoint.parameters import apart, casts, parameters_of
+from sdesolve.adjoint.backsolve_ode import ContinuousAdjoint, Control
+from sdesolve.adjoint.backsolve_sde import AlongPath
+from sdesolve.adjoint.retrace import Retraced
+from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
-from sdesolve.clock import Landings
-from sdesolve.compiled.lift import Lifted
-from sdesolve.compiled.step import lifted_drift
-from sdesolve.errors import SolveError, message
-from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result, first_time
-from sdesolve.solution import Status
-from sdesolve.state import StateSpec
-from sdesolve.step_size import PID, StepTable, rms
-from sdesolve.system import System
+from sdesolve.errors import CompileError, message
+from sdesolve.plan import AdaptivePlan, FixedPlan
 
 
-class Backsolve:
-    """Run forwards without a graph; on the way back solve the adjoint equation."""
+@dataclass(frozen=True)
+class Backsolve(Way):
+    """The continuous adjoint, in memory that does not grow with the steps: gradients that are right up to the error of
+    the solve and of one more.
 
-    def __init__(self, plan: FixedPlan | AdaptivePlan, captured: Captured) -> None:
-        if plan.system.is_sde:
-            raise ValueError(
-                message("adjoint", "'backsolve' for an SDE", "'backsolve' for ODEs", "Use adjoint='direct'.")
-            )
-        self.plan = replace(plan, isolate=False) if isinstance(plan, FixedPlan) else plan
-        self.captured = captured
+    ODE: the state and its adjoint are solved backwards by the same method, once however many outputs there are; with
+    fixed steps by the same steps, otherwise by steps of its own. SDE: along the same Brownian path by the same steps in
+    reverse, with Heun's method for the Stratonovich form of the equation; error of order 1 in the step where the noise
+    commutes (diagonal, scalar, additive), 1/2 where it does not. An equation that forgets its past fast is unstable
+    backwards: there ``"checkpoint"`` is right.
 
-    def run(self, y0: Tensor, report: Report | None = None) -> Result:
-        """Run as one autograd.Function of y0 and of every leaf that the drift depends on."""
-        if not torch.is_grad_enabled():
-            return self.plan.run(y0, report)
-        t0, lifted = first_time(self.plan), None
-        if self.plan.compile_chunk is None:
-            parameters = parameters_of(self.plan.system, self.captured, t0, y0)
-        else:
-            lifted = lifted_drift(self.plan.system, t0, y0)
-            parameters = [x for x in lifted.tensors if x.requires_grad]
-        found: list[Result] = []
-        ys = _Backsolve.apply(self.plan, report, found, lifted, y0, *parameters)
-        return replace(found[0], ys=ys)
+    Parameters
+    ----------
+    rtol, atol : of an ODE's backward solve with adaptive steps. Default: those of the forward solve.
+    seminorm : whether the parameters' integral, on which nothing else depends, is left out when steps are judged
+        (Kidger, Chen & Lyons 2021, arXiv:2009.09457).
+    """
 
+    rtol: float | None = None
+    atol: float | None = None
+    seminorm: bool = True
+    name = "backsolve"
 
-class _Backsolve(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        plan: Plan,
-        report: Report | None,
-        found: list[Result],
-        lifted: Lifted | None,
-        y0: Tensor,
-        *parameters: Tensor,
-    ) -> Tensor:
-        with torch.no_grad():
-            result = plan.run(y0.detach(), report)
-        found.append(result)
-        ctx.plan, ctx.status, ctx.lifted, ctx.casts = plan, result.status, lifted, casts(y0.device)
-        # autograd notices those that are changed in place before the gradients are asked for
-        ctx.save_for_backward(result.ys, *parameters, *(() if lifted is None else lifted.tensors))
-        return result.ys
+    def __post_init__(self) -> None:
+        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
+            _check_tolerance(name, value)
+        if not isinstance(self.seminorm, bool):
+            raise TypeError(message("seminorm", repr(self.seminorm), "True or False"))
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        if torch.is_grad_enabled():
-            raise SolveError(
-                "adjoint: 'backsolve' was asked for gradients of its gradients (create_graph=True); accepted is one "
-                "derivative. adjoint='direct' can be differentiated as often as you like."
-            )
-        ys, *saved = ctx.saved_tensors
-        parameters = saved[: len(saved) - (0 if ctx.lifted is None else len(ctx.lifted.tensors))]
-        scale = grad.abs().nan_to_num().max().clamp(min=torch.finfo(grad.dtype.to_real()).tiny)
-        with ctx.casts():
-            a, *rest = solve_adjoint(ctx.plan, ys, grad / scale, parameters, ctx.status, ctx.lifted)
-        return None, None, None, None, a * scale, *(g * scale for g in rest)
+    def run(self, plan: FixedPlan | AdaptivePlan, captured: Captured) -> Adjoint:
+        """How the plan is run."""
+        for name, value in (("rtol", self.rtol), ("atol", self.atol)):
+            if value is not None and (plan.system.is_sde or isinstance(plan, FixedPlan)):
+                accepted = "one without it for SDEs and fixed steps, whose steps the backward solve takes in reverse"
+                raise ValueError(message("adjoint", f"ss.Backsolve({name}={value})", accepted))
+        if not plan.system.is_sde:
+            return ContinuousAdjoint(plan, captured, Control(self.rtol, self.atol, self.seminorm))
+        if plan.compile_chunk is not None:
+            advice = "Use adjoint='direct', or drop compile=True."
+            got = "True with adjoint='backsolve' for an SDE"
+            raise CompileError(message("compile", got, "True with adjoint='direct'", advice))
+        return Retraced(plan, captured, AlongPath())
 
 
-def solve_adjoint(
-    plan: FixedPlan | AdaptivePlan,
-    ys: Tensor,
-    grads: Tensor,
-    parameters: list[Tensor],
-    status: Tensor,
-    lifted: Lifted | None = None,
-) -> list[Tensor]:
-    """dL/dy0 and dL/dp from dL/dys; (T, batch, ...) both. Failed trajectories have no part in it. lifted : the drift as
-    a pure function, for a compiled solve."""
-    wrong = status != Status.SUCCESS
-    if wrong.any():
-        if wrong.all():
-            return [torch.zeros_like(ys[0]), *map(torch.zeros_like, parameters)]
-        mask = plan.system.spec.expand(wrong)
-        good = ys[:, int((~wrong).nonzero()[0])].unsqueeze(1)
-        ys, grads = torch.where(mask, good, ys), torch.where(mask, 0.0, grads)
-    if isinstance(plan, AdaptivePlan) and plan.ts.shape[1] == 1:
-        return _whole(plan, ys, grads, parameters, lifted)
-    return _by_intervals(plan, ys, grads, parameters, lifted)
-
-
-class AdjointSystem(System):
-    """(y, a, dL/dp) as one flat state. origin, end : t at s = 0 and 1, and speed : dt/ds, where trajectories have
-    times of their own. lifted : the drift as a pure function, which compiled code can differentiate."""
-
-    def __init__(self, system: System, parameters: list[Tensor], lanes: bool, lifted: Lifted | None = None) -> None:
-        self.system, self.parameters, self.lanes = system, parameters, lanes
-        self.outside = any(x.grad_fn is not None or x._backward_hooks for x in parameters)
-        self.pure = None if lifted is None else lifted.pure
-        self.lifted = () if lifted is None else tuple(x.detach() for x in lifted.tensors)
-        self.wanted = () if lifted is None else lifted.wanted
-        self.width = prod(system.spec.shape)
-        self.sizes = [self.width, self.width, *(self._flat(p).numel() for p in parameters)]
-        self.spec = StateSpec(1, False, (sum(self.sizes),), system.spec.dtype, system.spec.device)
-        self.is_sde, self.noise, self.names = False, None, system.names
-        self.origin: Tensor | None = None
-        self.end: Tensor | None = None
-        self.speed: Tensor | None = None
-
-    @property
-    def structure(self) -> Any:
-        return "adjoint", self.system.structure, self.pure, self.wanted, self.lanes, self.speed is not None
-
-    def resized(self, batch: int) -> AdjointSystem:
-        """Itself: its size is that of all trajectories and parameters."""
-        return self
-
-    def pack(self, y: Tensor, a: Tensor, grads: list[Tensor]) -> Tensor:
-        return torch.cat([y.reshape(-1), a.reshape(-1), *(self._flat(g).to(y.dtype) for g in grads)])
-
-    def _flat(self, gradient: Tensor) -> Tensor:
-        """Of a parameter: one number after the other; a complex one is two in a real state."""
-        real = gradient.is_complex() and not self.system.spec.dtype.is_complex
-        return (torch.view_as_real(gradient.detach().resolve_conj()) if real else gradient).reshape(-1)
-
-    def _like(self, flat: Tensor, parameter: Tensor) -> Tensor:
-        """The reverse of ``_flat``."""
-        if parameter.is_complex() and not flat.is_complex():
-            return torch.view_as_complex(flat.reshape(*parameter.shape, 2)).to(parameter.dtype)
-        flat = flat.real if flat.is_complex() and not parameter.is_complex() else flat
-        return flat.reshape(parameter.shape).to(parameter.dtype)
-
-    def unpack(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        shape = self.system.spec.shape
-        return z[: self.width].view(shape), z[self.width : 2 * self.width].view(shape), z[2 * self.width :]
-
-    def drift(self, t: Tensor, y: Tensor) -> Tensor:
-        z, spec = y, self.system.spec
-        state, a, _ = self.unpack(z)
-        if self.speed is not None and self.origin is not None and self.end is not None:
-            time = spec.expand(torch.lerp(self.origin, self.end, t))
-            a_in = a * spec.expand(self.speed)
-        else:
-            time = spec.expand(t.expand(spec.batch)) if self.lanes else t
-            a_in = a
-        f, found = self._pulled(time, state, a_in) if self.pure is not None else self._by_autograd(time, state, a_in)
-        f = f * spec.expand(self.speed) if self.speed is not None else f
-        like = (state, *self.parameters)
-        parts = [torch.zeros_like(x) if g is None else -g for g, x in zip(found, like, strict=True)]
-        return self.pack(f, parts[0], parts[1:])
-
-    def _by_autograd(self, time: Tensor, state: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """f(t, y), a^T df/dy and a^T df/dp."""
-        with torch.enable_grad():
-            inner = state.detach().requires_grad_()
-            f = self.system.drift(time, inner)
-            if not f.requires_grad:
-                return f, (None,) * (1 + len(self.parameters))
-            inputs = (inner, *self.parameters)
-            with apart(self.parameters) if self.outside else nullcontext():
-                found = torch.autograd.grad(f, inputs, a, allow_unused=True, retain_graph=True)
-        return f.detach(), found
-
-    def _pulled(self, time: Tensor, state: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The same of the pure function."""
-        assert self.pure is not None
-        (f,), pull = self.pure.vjp((state,), (time,), self.lifted, self.wanted)
-        (found,), gradients = pull((a,))
-        return f, (found, *gradients)
-
-    def control(self, control: PID) -> PID:
-        """The tolerances for y, a and the parameters. Where components of y have their own, a has the strictest
-        one above 0."""
-
-        def flat(tolerance: float | Tensor) -> float | Tensor:
-            if not isinstance(tolerance, Tensor) or tolerance.ndim == 0:
-                return tolerance
-            positive = tolerance[tolerance > 0]
-            least = positive.min() if positive.numel() else tolerance.min()
-            of_y = tolerance.to(self.spec.device, self.spec.time_dtype).expand(self.system.spec.shape).reshape(-1)
-            return torch.cat([of_y, least.to(of_y).expand(sum(self.sizes) - self.width)])
-
-        return replace(control, rtol=flat(control.rtol), atol=flat(control.atol))
-
-    def norm(self, error: Tensor) -> Tensor:
-        """Seminorm: the worst trajectory's error in y or in a; the parameters' integral has no say."""
-        y, a, _ = self.unpack(error)
-        spec = self.system.spec
-        return torch.maximum(rms(y, spec), rms(a, spec)).max().reshape(1)
-
-    def gradients(self, z: Tensor) -> list[Tensor]:
-        _, a, rest = self.unpack(z)
-        parts = torch.split(rest, self.sizes[2:])
-        return [a, *(self._like(g, p) for g, p in zip(parts, self.parameters, strict=True))]
-
-
-def _check(result: Result) -> Result:
-    assert result.status is not None
-    if bool((result.status != Status.SUCCESS).any()):
-        reason = Status(int(result.status.max()))
-        raise SolveError(
-            f"adjoint: the backward solve failed near t = {float(result.reached[0]):.6g}: {reason.text}. The "
-            f"equation may be "
-            "unstable backwards in time; adjoint='direct' does not solve it backwards.",
-            reason=reason,
-            time=float(result.reached[0]),
-        )
-    return result
-
-
-def _whole(
-    plan: AdaptivePlan, ys: Tensor, grads: Tensor, parameters: list[Tensor], lifted: Lifted | None
-) -> list[Tensor]:
-    """One solve from the last output time to the first; the outputs' gradients enter as jumps on the way."""
-    system = AdjointSystem(plan.system, parameters, not plan.shared, lifted)
-    backwards = plan.ts[::-1].copy()
-    # which output a landing point is; -1 for a jump of the right-hand side
-    landings = Landings.merge(backwards, tuple(plan.control.jumps))
-    outputs = np.where(landings.outputs < 0, -1, len(ys) - 1 - landings.outputs)
-
-    def at_landing(z: Tensor, point: int) -> Tensor:
-        i = int(outputs[point])
-        if i < 0:
-            return z
-        _, a, rest = system.unpack(z)
-        return torch.cat([ys[i].reshape(-1), (grads[i] + a).reshape(-1), rest])
-
-    backward = AdaptivePlan(
-        system,
-        plan.method,
-        system.control(plan.control),
-        backwards,
-        shared=True,
-        max_steps=plan.max_steps,
-        probe=False,
-        norm=system.norm,
-        at_landing=at_landing,
-        compile_chunk=plan.compile_chunk,
-    )
-    zeros = [torch.zeros_like(p) for p in parameters]
-    with torch.no_grad():
-        result = _check(backward.run(system.pack(ys[-1], grads[-1], zeros)))
-    return system.gradients(result.ys[-1])
-
-
-def _by_intervals(
-    plan: FixedPlan | AdaptivePlan, ys: Tensor, grads: Tensor, parameters: list[Tensor], lifted: Lifted | None
-) -> list[Tensor]:
-    """A solve for each output interval: for fixed steps, and for output times of each trajectory's own."""
-    own = plan.ts.shape[1] > 1
-    system = AdjointSystem(plan.system, parameters, isinstance(plan, AdaptivePlan) and not plan.shared, lifted)
-    a, sums = grads[-1], [torch.zeros_like(p) for p in parameters]
-    for i in range(len(ys) - 1, 0, -1):
-        if own:
-            system.origin, system.end, system.speed = (
-                torch.as_tensor(v, dtype=system.system.spec.time_dtype, device=ys.device)
-                for v in (plan.ts[i - 1], plan.ts[i], plan.ts[i] - plan.ts[i - 1])
-            )
-        z = system.pack(ys[i], a, sums)
-        with torch.no_grad():
-            result = _check(_interval(plan, system, i, own).run(z))
-        a, *sums = system.gradients(result.ys[-1])
-        a = a + grads[i - 1]
-    return [a, *sums]
-
-
-def _interval(plan: FixedPlan | AdaptivePlan, system: AdjointSystem, i: int, own: bool) -> FixedPlan | AdaptivePlan:
-    """The solve from output i back to output i - 1; in s from 1 to 0 where trajectories have times of their own."""
-    ends: NDArray[np.float64] = np.array([[1.0], [0.0]]) if own else plan.ts[[i, i - 1]]
-    if isinstance(plan, AdaptivePlan):
-        return AdaptivePlan(
-            system,
-            plan.method,
-            system.control(plan.control),
-            ends,
-            shared=True,
-            max_steps=plan.max_steps,
-            probe=False,
-            norm=system.norm,
-            compile_chunk=plan.compile_chunk,
-        )
-    first, last = plan.table.saves[i - 1], plan.table.saves[i]
-    table = StepTable(ends[:, 0], np.array([(last - first).max()]))
-    return FixedPlan(system, plan.method, table, ends, compile_chunk=plan.compile_chunk)
+def _check_tolerance(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(message(name, repr(value), "a positive number or None"))
+    if not 0 < value < float("inf"):
+        raise ValueError(message(name, value, "a positive number or None"))

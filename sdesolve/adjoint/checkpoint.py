@@ -8,27 +8,27 @@ room. Divided in the best way, s states reach over C(s + r, s) stretches if each
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import comb
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdesolve.adjoint.parameters import apart, casts, parameters_of, refuse, unknown
-from sdesolve.adjoint.trail import AdaptiveTrail, FixedTrail, Kept, Segment, Trail, budget
+from sdesolve.adjoint.parameters import apart
+from sdesolve.adjoint.pull import Pull
+from sdesolve.adjoint.retrace import Found, Retraced, Tape
+from sdesolve.adjoint.trail import Kept, Segment, Trail, budget, gradient
+from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
 from sdesolve.errors import CompileError, message
-from sdesolve.loop import Loop
 from sdesolve.methods.method import State
-from sdesolve.outputs import Round
-from sdesolve.plan import AdaptivePlan, FixedPlan, Report, Result, first_time
-from sdesolve.solution import Status
+from sdesolve.plan import AdaptivePlan, FixedPlan
+
+Cotangents = tuple[Tensor | None, ...]
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Way):
     """Recursive checkpointing, for every problem and method: the gradients of ``"direct"`` to rounding.
 
     Parameters
@@ -43,6 +43,8 @@ class Checkpoint:
     """
 
     steps: int | None = None
+    name = "checkpoint"
+    doubles = True
 
     def __post_init__(self) -> None:
         if self.steps is not None and (isinstance(self.steps, bool) or not isinstance(self.steps, int)):
@@ -50,110 +52,39 @@ class Checkpoint:
         if self.steps is not None and self.steps < 1:
             raise ValueError(message("steps", self.steps, "a positive int or None"))
 
-    def way(self, plan: FixedPlan | AdaptivePlan, captured: Captured) -> CheckpointedRun:
+    def run(self, plan: FixedPlan | AdaptivePlan, captured: Captured) -> Adjoint:
         """How the plan is run."""
         if plan.compile_chunk is not None:
             advice = "Use adjoint='direct' or 'backsolve', or drop compile=True."
             raise CompileError(message("compile", "True with adjoint='checkpoint'", "one of the two", advice))
-        return CheckpointedRun(plan, captured, self.steps)
+        return Retraced(plan, captured, self)
+
+    def tape(self) -> Tape:
+        """Which keeps states."""
+        return _Tape(self.steps)
+
+    def back(self, trail: Trail, tape: _Tape, y0: Tensor, ys: Tensor, grad: Tensor, parameters: list[Tensor]) -> Found:
+        """Gradients by y0 and the parameters, with a graph if gradients are enabled."""
+        back = _Back(trail, grad, parameters, budget(self.steps, trail.count))
+        return back.with_graph(y0) if torch.is_grad_enabled() else back.run(tape.kept.states, y0)
 
 
-class CheckpointedRun:
-    """Run forwards without a graph, keeping some states; on the way back take stretches of steps again."""
-
-    def __init__(self, plan: FixedPlan | AdaptivePlan, captured: Captured, most: int | None) -> None:
-        self.plan = replace(plan, isolate=False) if isinstance(plan, FixedPlan) else plan
-        self.captured, self.most = captured, most
-
-    def run(self, y0: Tensor, report: Report | None = None) -> Result:
-        """Run as one autograd.Function of y0 and of every tensor with a gradient that the functions read."""
-        if not torch.is_grad_enabled():
-            return self.plan.run(y0, report)
-        parameters = parameters_of(self.plan.system, self.captured, first_time(self.plan), y0)
-        found: list[Result] = []
-        ys = _Checkpoint.apply(self.plan, self.most, report, found, y0, *parameters)
-        return replace(found[0], ys=ys)
-
-
-class Tape:
-    """What a solve tells of its steps while it runs."""
-
+class _Tape(Tape):
     def __init__(self, most: int | None) -> None:
+        super().__init__()
         self.kept = Kept(most)
-        self.rounds: list[Round] = []
-        self.loop: Loop | None = None
 
-    def begin(self, loop: Any, state: State) -> None:
-        """The state before the first step."""
-        self.loop = loop
+    def keep(self, state: State) -> None:
         self.kept(state)
-
-    def add(self, state: State, round: Round | None = None) -> None:
-        """The state after a step."""
-        if round is not None:
-            self.rounds.append(round)
-        self.kept(state)
-
-
-class _Checkpoint(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        plan: FixedPlan | AdaptivePlan,
-        most: int | None,
-        report: Report | None,
-        found: list[Result],
-        y0: Tensor,
-        *parameters: Tensor,
-    ) -> Tensor:
-        tape = Tape(most)
-        with torch.no_grad():
-            result = replace(plan, recorder=tape).run(y0.detach(), report)
-        found.append(result)
-        ctx.plan, ctx.most, ctx.tape, ctx.status = plan, most, tape, result.status
-        ctx.casts = casts(y0.device)
-        # autograd notices those that are changed in place before the gradients are asked for
-        ctx.save_for_backward(y0, *parameters)
-        return result.ys
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        with ctx.casts():
-            return _backward(ctx, grad)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    y0, *parameters = ctx.saved_tensors
-    wrong = ctx.status != Status.SUCCESS
-    if bool(wrong.all()):
-        zeros = [torch.zeros_like(y0), *map(torch.zeros_like, parameters)]
-        return None, None, None, None, *zeros
-    spec, failures = ctx.plan.system.spec, bool(wrong.any())
-    if failures:
-        grad = torch.where(spec.expand(wrong), 0.0, grad)
-    tape: Tape = ctx.tape
-    # not y0 itself: what it was made of, and other uses of it, have their own place outside
-    start = y0.view_as(y0) if torch.is_grad_enabled() else y0.detach()
-    trail: Trail
-    if isinstance(ctx.plan, FixedPlan):
-        trail = FixedTrail(ctx.plan, start, wrong if failures else None)
-    else:
-        assert tape.loop is not None
-        trail = AdaptiveTrail(tape.loop, tape.rounds, wrong if failures else None)
-    back = _Back(trail, grad, parameters, budget(ctx.most, trail.count))
-    found = back.with_graph(start) if torch.is_grad_enabled() else back.run(tape.kept.states, y0)
-    return None, None, None, None, *found
 
 
 class _Back:
     """The way back. room : how many states may be held, and of how many steps the graph."""
 
     def __init__(self, trail: Trail, grad: Tensor, parameters: list[Tensor], room: int) -> None:
-        self.trail, self.grad, self.parameters, self.room = trail, grad, parameters, room
-        self.sums: list[Tensor | None] = [None] * len(parameters)
-        self.looked = False
+        self.trail, self.grad, self.room, self.pull = trail, grad, room, Pull(parameters)
 
-    def run(self, kept: dict[int, State], y0: Tensor) -> tuple[Tensor | None, ...]:
+    def run(self, kept: dict[int, State], y0: Tensor) -> Found:
         """Gradients by y0 and the parameters. Kept states go as they are done with, all but the first: should someone
         ask again, this one is enough."""
         last = self.trail.count
@@ -166,32 +97,30 @@ class _Back:
             free = self.room - len(kept) - (first > 0)
             cotangent = self._stretch(first, last, state, cotangent, free)
             last = first
-        return self._start(y0, cotangent), *self.sums
+        return self._start(y0, cotangent), *self.pull.sums
 
-    def with_graph(self, y0: Tensor) -> tuple[Tensor | None, ...]:
+    def with_graph(self, y0: Tensor) -> Found:
         """The same with a graph of their own: all steps again, with a graph."""
         take = lambda: self.trail.take(self.trail.start(y0), 0, self.trail.count)
-        end = take()
-        self._look(_values(end), [y0], take)
+        end, parameters = take(), self.pull.parameters
+        self.pull.check(_values(end), [y0], lambda: _values(take()))
         states = [(0, y0), *end.outputs, (self.trail.count, end.state.y)]
-        pairs = [(y, self.trail.gradient(k, self.grad)) for k, y in states]
+        pairs = [(y, gradient(self.trail, k, self.grad)) for k, y in states]
         used = [(y, g) for y, g in pairs if g is not None and y.requires_grad]
-        wanted = [x for x in (y0, *self.parameters) if x.requires_grad]
+        wanted = [x for x in (y0, *parameters) if x.requires_grad]
         with apart(wanted):
             found = torch.autograd.grad(
                 [y for y, _ in used], wanted, [g for _, g in used], create_graph=True, allow_unused=True
             )
         named = dict(zip(map(id, wanted), found, strict=True))
-        return tuple(named.get(id(x)) for x in (y0, *self.parameters))
+        return tuple(named.get(id(x)) for x in (y0, *parameters))
 
-    def _add(self, cotangent: tuple[Tensor | None, ...], done: int) -> tuple[Tensor | None, ...]:
-        more = self.trail.gradient(done, self.grad)
+    def _add(self, cotangent: Cotangents, done: int) -> Cotangents:
+        more = gradient(self.trail, done, self.grad)
         y, *cache = cotangent
         return cotangent if more is None else (more if y is None else y + more, *cache)
 
-    def _stretch(
-        self, first: int, last: int, state: State, cotangent: tuple[Tensor | None, ...], free: int
-    ) -> tuple[Tensor | None, ...]:
+    def _stretch(self, first: int, last: int, state: State, cotangent: Cotangents, free: int) -> Cotangents:
         """Cotangents of the state before the steps first <= k < last, from those behind them; ``free`` states more may
         be kept."""
         while last - first > self.room:
@@ -201,64 +130,30 @@ class _Back:
                 between = self.trail.take(state, first, middle).state
             cotangent = self._stretch(middle, last, between, cotangent, free - 1)
             last = middle
-        return self._pull(first, last, state, cotangent)
+        return self._pulled(first, last, state, cotangent)
 
-    def _pull(
-        self, first: int, last: int, state: State, cotangent: tuple[Tensor | None, ...]
-    ) -> tuple[Tensor | None, ...]:
+    def _pulled(self, first: int, last: int, state: State, cotangent: Cotangents) -> Cotangents:
         """The same for steps of which the graph is made."""
         inputs = [x.detach().requires_grad_(_real(x)) for x in (state.y, *state.cache)]
         segment = self._again(inputs, first, last)
         outputs = list(zip((segment.state.y, *segment.state.cache), cotangent, strict=True))
-        outputs += [(y, self.trail.gradient(done, self.grad)) for done, y in segment.outputs]
-        self._look(_values(segment), inputs, lambda: self._again(inputs, first, last))
-        found = self._grad(outputs, inputs)
+        outputs += [(y, gradient(self.trail, done, self.grad)) for done, y in segment.outputs]
+        self.pull.check(_values(segment), inputs, lambda: _values(self._again(inputs, first, last)))
+        found = self.pull.grad(outputs, inputs)
         return self._add(found, first) if first else found
 
     def _again(self, inputs: list[Tensor], first: int, last: int) -> Segment:
         with torch.enable_grad():
             return self.trail.take(State(inputs[0], tuple(inputs[1:])), first, last)
 
-    def _look(self, values: list[Tensor], inputs: list[Tensor], again: Callable[[], Segment]) -> None:
-        """Refuse leaves that are not known. Those that the functions make themselves are others each time."""
-        if self.looked:
-            return
-        known = [*inputs, *self.parameters]
-        missing = unknown(values, known)
-        if not missing:
-            return
-        self.looked = True
-        second = set(map(id, unknown(_values(again()), known)))
-        for x in missing:
-            if id(x) in second:
-                refuse(x)
-
-    def _start(self, y0: Tensor, cotangent: tuple[Tensor | None, ...]) -> Tensor | None:
+    def _start(self, y0: Tensor, cotangent: Cotangents) -> Tensor | None:
         """Cotangents of the start, which made the cache of y0, handed on to y0."""
         start = y0.detach().requires_grad_()
         with torch.enable_grad():
             state = self.trail.start(start)
-        (found,) = self._grad(list(zip((state.y, *state.cache), cotangent, strict=True)), [start])
-        first = self.trail.gradient(0, self.grad)
+        (found,) = self.pull.grad(list(zip((state.y, *state.cache), cotangent, strict=True)), [start])
+        first = gradient(self.trail, 0, self.grad)
         return first if found is None else found if first is None else found + first
-
-    def _grad(self, outputs: list[tuple[Tensor, Tensor | None]], inputs: list[Tensor]) -> tuple[Tensor | None, ...]:
-        """Vector-Jacobian products by the inputs; those by the parameters are summed up."""
-        pairs = [(y, g) for y, g in outputs if g is not None and y.requires_grad]
-        if not pairs:
-            return (None,) * len(inputs)
-        of = [x for x in inputs if x.requires_grad]
-        wanted = [i for i, x in enumerate(self.parameters) if x.requires_grad]
-        parameters = [self.parameters[i] for i in wanted]
-        with apart(parameters):
-            found = torch.autograd.grad(
-                [y for y, _ in pairs], [*of, *parameters], [g for _, g in pairs], allow_unused=True, retain_graph=True
-            )
-        for i, g in zip(wanted, found[len(of) :], strict=True):
-            before = self.sums[i]
-            self.sums[i] = before if g is None else g if before is None else before + g
-        named = dict(zip(map(id, of), found, strict=False))
-        return tuple(named.get(id(x)) for x in inputs)
 
 
 def _values(segment: Segment) -> list[Tensor]:

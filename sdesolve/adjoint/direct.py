@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
 
-from torch import Tensor
-
+from sdesolve.adjoint.replay import Replay
+from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
-from sdesolve.plan import Plan, Report, Result
+from sdesolve.plan import AdaptivePlan, FixedPlan
 
 
-class Adjoint(Protocol):
-    """A way to run a plan so that its result is differentiable. To be made from a plan and what the functions carry."""
-
-    def run(self, y0: Tensor, report: Report | None = None) -> Result: ...
-
-
-class Direct:
+@dataclass(frozen=True)
+class Direct(Way):
     """Autograd records the steps as they are taken; the size of the steps counts as constant.
 
-    Memory grows with the number of evaluations. Rejected steps, and failed trajectories, leave no trace in the
-    gradients of others.
+    Memory grows with the number of evaluations, compiled with the number of steps. Rejected steps, and failed
+    trajectories, leave no trace in the gradients of others.
     """
 
-    def __init__(self, plan: Plan, captured: Captured) -> None:
-        self.plan = plan
+    name = "direct"
 
-    def run(self, y0: Tensor, report: Report | None = None) -> Result:
-        """Run under autograd."""
-        return self.plan.run(y0, report)
+    def run(self, plan: FixedPlan | AdaptivePlan, captured: Captured) -> Adjoint:
+        """The plan itself, under autograd, or compiled steps that are recorded and replayed."""
+        return plan if plan.compile_chunk is None else Replay(plan, captured)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from sdesolve.capture import Captured, leaves
 from sdesolve.errors import SolveError, message
+from sdesolve.solution import Status
 from sdesolve.system import System
 
 
@@ -63,11 +65,29 @@ def unknown(values: list[Tensor], known: list[Tensor]) -> list[Tensor]:
     return [x for x in leaves(values, known) if id(x) not in names]
 
 
-def refuse(missing: Tensor) -> None:
+def refuse(missing: Tensor) -> NoReturn:
     """Raise, as its gradient would go missing."""
     raise SolveError(
         f"adjoint: the functions read a tensor of shape {tuple(missing.shape)}, which requires a gradient, and was "
         "found neither in what they carry with them nor behind their values at the start; accepted are tensors in "
         "closures, modules, attributes of objects and globals, and what matters at the start. Write the functions as a "
         "module that holds it, or use adjoint='direct'."
+    )
+
+
+def refuse_second(adjoint: str) -> NoReturn:
+    """Raise, as gradients of gradients were asked for."""
+    raise SolveError(
+        f"adjoint: {adjoint!r} was asked for gradients of its gradients (create_graph=True); accepted is one "
+        "derivative. adjoint='direct' and 'checkpoint' can be differentiated as often as you like."
+    )
+
+
+def refuse_unstable(time: float, reason: Status) -> NoReturn:
+    """Raise, as an adjoint equation could not be solved."""
+    raise SolveError(
+        f"adjoint: the backward solve failed near t = {time:.6g}: {reason.text}. The equation may be unstable "
+        "backwards in time, or the steps too long for it; adjoint='direct' and 'checkpoint' do not solve it backwards.",
+        reason=reason,
+        time=time,
     )

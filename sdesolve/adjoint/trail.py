@@ -6,6 +6,7 @@ steps alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
@@ -14,12 +15,14 @@ import torch
 from torch import Tensor
 
 from sdesolve.brownian.levy import Increment
-from sdesolve.fixed import BLOCK_STEPS, FixedLoop, FixedRun, shadows
+from sdesolve.fixed import FixedLoop, FixedRun, shadows
 from sdesolve.lattice_clock import PathNoise
-from sdesolve.loop import Loop
-from sdesolve.methods.method import Increments, State
+from sdesolve.loop import Loop, followed
+from sdesolve.methods.method import Increments, Method, State
 from sdesolve.outputs import Round
 from sdesolve.plan import FixedPlan
+from sdesolve.state import StateSpec
+from sdesolve.system import System
 
 
 class Kept:
@@ -53,10 +56,35 @@ class Segment(NamedTuple):
     outputs: list[tuple[int, Tensor]]
 
 
+class Landed(NamedTuple):
+    """For each trajectory the number of an output, and whether its state is that one; (batch,)."""
+
+    rows: Tensor
+    mask: Tensor
+
+
+class Past(NamedTuple):
+    """A step that is behind: its number, its increments, and whose it was, (batch,); None: everyone's."""
+
+    number: int
+    inc: Increments
+    taken: Tensor | None
+
+
 class Trail(Protocol):
     """Steps 0, ..., count - 1 of a solve."""
 
     count: int
+    system: System
+    method: Method
+
+    def backwards(self) -> Iterator[Past]:
+        """The steps, from the last to the first; who did not take one is given a length of 0."""
+        ...
+
+    def followed(self, state: State) -> State:
+        """The same state, but trajectories that failed stand with one that did not."""
+        ...
 
     def start(self, y0: Tensor) -> State:
         """Before the first one."""
@@ -66,8 +94,8 @@ class Trail(Protocol):
         """The steps first <= k < last again, with a graph if gradients are enabled."""
         ...
 
-    def gradient(self, done: int, grad: Tensor) -> Tensor | None:
-        """What the gradients of the outputs, (T, ...), say of the state after so many steps; None: nothing."""
+    def landed(self, done: int) -> Landed | None:
+        """Whose state after so many steps is an output."""
         ...
 
 
@@ -76,69 +104,84 @@ class FixedTrail:
 
     def __init__(self, plan: FixedPlan, y0: Tensor, wrong: Tensor | None) -> None:
         self.plan, self.wrong, self.count = plan, wrong, plan.table.total
+        self.system, self.method = plan.system, plan.method
         self.loop = FixedLoop(plan.system, plan.method, plan.table, plan.noise)
         if wrong is not None:
             self.loop = replace(self.loop, follow=shadows(wrong))
-        self.y0 = self._followed(y0)
+        self.y0 = self.followed(State(y0)).y
         self.due = set(plan.table.saves.reshape(-1).tolist())
 
-    def _followed(self, y0: Tensor) -> Tensor:
-        if self.wrong is None:
-            return y0
-        return torch.where(self.plan.system.spec.expand(self.wrong), y0.detach()[shadows(self.wrong)], y0)
+    def followed(self, state: State) -> State:
+        return state if self.wrong is None else followed(state, self.wrong)
 
     def start(self, y0: Tensor) -> State:
-        return self.loop.start(self._followed(y0))
+        return self.loop.start(self.followed(State(y0)).y)
+
+    def backwards(self) -> Iterator[Past]:
+        for first, last in reversed(self.loop.blocks(0, self.count)):
+            for k, inc in reversed(list(enumerate(self.loop.increments(first, last), first))):
+                taken = None if self.plan.table.shared else (inc.h != 0).reshape(-1)
+                if self.wrong is not None:
+                    taken = ~self.wrong if taken is None else taken & ~self.wrong
+                yield Past(k, inc, taken)
 
     def take(self, state: State, first: int, last: int) -> Segment:
         run = FixedRun([self.y0], np.full_like(self.plan.table.saves, -1))
         inside = sorted(k for k in self.due if first < k < last)
-        # noise is drawn for so many steps at a time
-        size = min(self.loop.noise.size, BLOCK_STEPS) if self.loop.noise else BLOCK_STEPS
-        for begin in range(first, last, size):
-            state = self.loop.advance(state, begin, min(begin + size, last), set(inside), run)
+        for begin, end in self.loop.blocks(first, last):
+            state = self.loop.advance(state, begin, end, set(inside), run)
         return Segment(state, list(zip(inside, run.kept[1:], strict=True)))
 
-    def gradient(self, done: int, grad: Tensor) -> Tensor | None:
+    def landed(self, done: int) -> Landed | None:
         if done not in self.due:
             return None
-        here = self.plan.table.saves == done
-        if here.ndim == 1:
-            return grad[torch.as_tensor(here, device=grad.device)].sum(0)
-        rows = here.any(1)
-        mask = torch.as_tensor(here[rows], device=grad.device)
-        part = grad[torch.as_tensor(rows, device=grad.device)]
-        return torch.where(mask.reshape(*mask.shape, *(1,) * (part.ndim - 2)), part, 0.0).sum(0)
+        here = torch.as_tensor(np.atleast_2d(done == self.plan.table.saves.T).T, device=self.system.spec.device)
+        rows, mask = here.to(torch.int8).argmax(0), here.any(0)
+        batch = (self.system.spec.batch,)
+        return Landed(rows.expand(batch), mask.expand(batch) if self.wrong is None else mask & ~self.wrong)
 
 
 class AdaptiveTrail:
-    """Of rounds of adaptive steps."""
+    """Of rounds of adaptive steps. outputs : how many there are, that at the start among them."""
 
-    def __init__(self, loop: Loop, rounds: list[Round], wrong: Tensor | None) -> None:
+    def __init__(self, loop: Loop, rounds: list[Round], outputs: int, wrong: Tensor | None) -> None:
         self.loop, self.rounds, self.wrong, self.count = loop, rounds, wrong, len(rounds)
+        self.system, self.method, self.outputs = loop.system, loop.method, outputs
+        self.everyone = torch.ones(loop.system.spec.batch, dtype=torch.bool, device=loop.system.spec.device)
+
+    def followed(self, state: State) -> State:
+        return state if self.wrong is None else followed(state, self.wrong)
 
     def start(self, y0: Tensor) -> State:
-        if self.wrong is not None:
-            y0 = self.loop.followed(State(y0), self.wrong).y
-        return State(y0, self.loop.method.init(self.loop.system, self.loop.first_time(), y0))
+        y0 = self.followed(State(y0)).y
+        return State(y0, self.method.init(self.system, self.loop.first_time(), y0))
 
-    def take(self, state: State, first: int, last: int) -> Segment:
-        outputs = []
-        for k in range(first, last):
-            state = self._step(state, self.rounds[k])
-            if k + 1 < last and self.rounds[k].landed is not None:
-                outputs.append((k + 1, state.y))
-        return Segment(state, outputs)
+    def backwards(self) -> Iterator[Past]:
+        for k in reversed(range(self.count)):
+            yield self._past(k)
 
-    def _step(self, state: State, r: Round) -> State:
-        loop, taken = self.loop, r.taken
+    def _past(self, number: int) -> Past:
+        loop, r = self.loop, self.rounds[number]
+        taken = r.taken
         if self.wrong is not None:
-            state = loop.followed(state, self.wrong)
             taken = ~self.wrong if taken is None else taken & ~self.wrong
         noise = loop.noise.window(*r.ticket) if isinstance(loop.noise, PathNoise) else Increment()
         inc = Increments(loop.to_state(r.t0), loop.to_state(r.t1), loop.to_state(r.h), *noise)
         if taken is not None and loop.clock.lanes == loop.system.spec.batch:
             inc = loop.resting(inc, ~taken)
+        return Past(number, inc, taken)
+
+    def take(self, state: State, first: int, last: int) -> Segment:
+        outputs = []
+        for k in range(first, last):
+            state = self._step(state, k)
+            if k + 1 < last and self.rounds[k].landed is not None:
+                outputs.append((k + 1, state.y))
+        return Segment(state, outputs)
+
+    def _step(self, state: State, number: int) -> State:
+        loop, r = self.loop, self.rounds[number]
+        state, (_, inc, taken) = self.followed(state), self._past(number)
         new = loop.method.step(loop.system, state, inc).state
         state = new if taken is None else loop.choose(taken, new, state)
         if r.stale is not None and r.after is not None:
@@ -146,13 +189,40 @@ class AdaptiveTrail:
             state = loop.choose(r.stale, renewed, state)
         return state
 
-    def gradient(self, done: int, grad: Tensor) -> Tensor | None:
+    def landed(self, done: int) -> Landed | None:
         if done == 0:
-            return grad[0]
-        r = self.rounds[done - 1]
-        if r.landed is None or r.row is None:
-            return None
-        spec, rows = self.loop.system.spec, r.row.clamp(max=len(grad) - 1)
-        lanes = torch.arange(spec.batch, device=grad.device)
-        here = spec.expand(r.landed & (r.row < len(grad)))
-        return torch.where(here, grad[rows, lanes] if spec.batched else grad[rows[0]], 0.0)
+            rows, mask = torch.zeros_like(self.everyone, dtype=torch.int64), self.everyone
+        else:
+            r = self.rounds[done - 1]
+            if r.landed is None or r.row is None:
+                return None
+            rows, mask = r.row, r.landed & (r.row < self.outputs)
+        return Landed(rows.clamp(max=self.outputs - 1), mask if self.wrong is None else mask & ~self.wrong)
+
+
+def gradient(trail: Trail, done: int, grad: Tensor) -> Tensor | None:
+    """What the gradients of the outputs, (T, ...), say of the state after so many steps; None: nothing."""
+    landed = trail.landed(done)
+    return None if landed is None else _put(trail, landed, grad, torch.zeros((), dtype=grad.dtype, device=grad.device))
+
+
+def restored(trail: Trail, done: int, ys: Tensor, y: Tensor) -> Tensor:
+    """The state after so many steps, where it is an output."""
+    landed = trail.landed(done)
+    return y if landed is None else _put(trail, landed, ys, y)
+
+
+def _put(trail: Trail, landed: Landed, values: Tensor, others: Tensor) -> Tensor:
+    spec, (rows, mask) = trail.system.spec, landed
+    if not spec.batched:
+        return torch.where(mask[0], values[rows[0]], others)
+    return torch.where(spec.expand(mask), values[rows, torch.arange(spec.batch, device=values.device)], others)
+
+
+def chooser(taken: Tensor | None, spec: StateSpec) -> Callable[[Tensor, Tensor], Tensor]:
+    """(new, old) -> new where ``taken``, (batch,), is true; None: everywhere."""
+    if taken is None:
+        return lambda new, old: new
+    if not spec.batched:
+        return lambda new, old: torch.where(taken[0], new, old)
+    return lambda new, old: torch.where(taken.reshape(-1, *(1,) * (new.ndim - 1)), new, old)

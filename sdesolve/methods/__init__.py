@@ -7,18 +7,19 @@ from sdesolve.methods.euler_maruyama import EULER_MARUYAMA
 from sdesolve.methods.explicit import EXPLICIT
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.methods.milstein import MILSTEIN
+from sdesolve.methods.reversible import REVERSIBLE, Coupled
 from sdesolve.methods.runge_kutta import RungeKutta, Tableau
 from sdesolve.methods.stochastic_tableaus import STOCHASTIC
 from sdesolve.methods.stratonovich_heun import STRATONOVICH_HEUN
 from sdesolve.problem import SDE
 from sdesolve.system import System
 
-__all__ = ["METHODS", "Increments", "Method", "RungeKutta", "State", "Step", "Tableau", "choose", "names"]
+__all__ = ["METHODS", "Coupled", "Increments", "Method", "RungeKutta", "State", "Step", "Tableau", "choose", "names"]
 
 #: every method by (kind of problem, name)
 METHODS: dict[tuple[str, str], Method] = {
     (method.problem, method.name): method
-    for method in (*EXPLICIT, EULER_MARUYAMA, STRATONOVICH_HEUN, MILSTEIN, *STOCHASTIC)
+    for method in (*EXPLICIT, EULER_MARUYAMA, STRATONOVICH_HEUN, MILSTEIN, *STOCHASTIC, *REVERSIBLE)
 }
 
 

@@ -57,7 +57,7 @@ class Method:
     problem : ``"ode"`` or ``"sde"``.
     order : convergence order for ODEs; the strong order for SDEs, for general noise.
     order_commutative, order_additive : strong order for commutative and for additive noise, where it is higher.
-    weak_order, weak_order_additive : SDEs only.
+    weak_order, weak_order_additive : SDEs only; None: not known.
     error_order : order of the local error that ``error`` estimates (order of the lower solution + 1), or None: then
         only fixed steps can be taken.
     calculus, noise : what an SDE method solves.

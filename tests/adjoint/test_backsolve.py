@@ -323,3 +323,38 @@ def test_many_outputs_do_not_restart_the_backward_solve():
         calls[outputs] = count[0] - before
     # a landing costs at most one step more, of six evaluations, and the first stage made anew
     assert calls[101] <= calls[2] + 99 * 7, calls
+
+
+def test_options_of_the_backward_solve():
+    """Its own tolerances decide on its error; without the seminorm it takes more steps, with the same result."""
+    ts = torch.linspace(0, 2, 3, dtype=F64)
+    how = {"rtol": 1e-9, "atol": 1e-9, "shared_steps": True}
+    truth = gradients("direct", ts, **how)
+    errors = [distance(gradients(ss.Backsolve(rtol=r, atol=r), ts, **how), truth) for r in (1e-3, 1e-5, 1e-8)]
+    assert 1e-9 < errors[2] < 1e-2 * errors[1] < 1e-3 * errors[0] < 1e-4, errors
+
+    def calls(seminorm):
+        count, (y0, a) = [0], inputs()
+
+        def f(t, y):
+            count[0] += 1
+            return 5 * torch.tanh((a * y[:, None, :]).sum(-1)) + torch.cos(t)
+
+        ys = ss.solve(ss.ODE(f), y0, ts, adjoint=ss.Backsolve(seminorm=seminorm), **how).ys
+        before = count[0]
+        found = torch.autograd.grad((ys * ys).sum(), (y0, a))
+        return count[0] - before, found
+
+    (few, found), (many, same) = calls(True), calls(False)
+    assert few < many
+    assert distance(found, same) < 1e-6
+
+
+def test_options_of_the_wrong_kind_are_refused():
+    for bad in (0, -1e-3, float("nan")):
+        with pytest.raises(ValueError, match="rtol: got"):
+            ss.Backsolve(rtol=bad)
+    with pytest.raises(TypeError, match="atol: got '1e-3'"):
+        ss.Backsolve(atol="1e-3")
+    with pytest.raises(TypeError, match="seminorm: got 1"):
+        ss.Backsolve(seminorm=1)

@@ -311,9 +311,26 @@ def test_a_function_that_is_not_wrapped_is_refused(problem):
 
 
 @cases(
-    adjoint=(ODE, {"adjoint": "adjoint"}, "adjoint: got 'adjoint'", "'direct', 'checkpoint', 'backsolve'"),
-    adjoint_list=(ODE, {"adjoint": ["direct"]}, "adjoint: got ['direct']", "'direct', 'checkpoint', 'backsolve'"),
-    backsolve_sde=(SDE, {"dt": 0.1, "adjoint": "backsolve"}, "'backsolve' for an SDE", "adjoint='direct'"),
+    adjoint=(
+        ODE,
+        {"adjoint": "adjoint"},
+        "adjoint: got 'adjoint'",
+        "'direct', 'checkpoint', 'backsolve', 'reversible'",
+    ),
+    adjoint_list=(
+        ODE,
+        {"adjoint": ["direct"]},
+        "adjoint: got ['direct']",
+        "'direct', 'checkpoint', 'backsolve', 'reversible'",
+    ),
+    backsolve_sde=(SDE, {"dt": 0.1, "adjoint": ss.Backsolve(rtol=1e-3)}, "ss.Backsolve(rtol=0.001)", "without it"),
+    backsolve_fixed=(ODE, {"dt": 0.1, "adjoint": ss.Backsolve(atol=1e-3)}, "ss.Backsolve(atol=0.001)", "without it"),
+    reversible_sosri=(
+        SDE,
+        {"dt": 0.1, "adjoint": "reversible", "method": "sosri"},
+        "method: got 'sosri'",
+        "'reversible_heun'",
+    ),
     on_failure=(ODE, {"on_failure": "ignore"}, "on_failure: got 'ignore'", "'raise', 'return'"),
     events=(ODE, {"events": [never]}, "events: got [", "None"),
     max_steps_zero=(ODE, {"max_steps": 0}, "max_steps: got 0", "a positive int"),

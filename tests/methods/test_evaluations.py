@@ -48,7 +48,8 @@ def test_fixed_steps_report_the_calls_of_f(name, dense, dt, outputs):
     rate=st.floats(1.0, 8.0),
 )
 def test_adaptive_steps_report_the_calls_of_f(name, dense, first, way, rate):
-    f = Counted(lambda t, y: rate * forced(t, y))
+    # reversible Heun is not stable where solutions are drawn together
+    f = Counted((lambda t, y: torch.cos(rate * y)) if "reversible" in name else (lambda t, y: rate * forced(t, y)))
     y0 = torch.tensor([[0.5], [1.0], [4.0]]) if way != "one trajectory" else torch.tensor([[2.0]])
     sol = ss.solve(
         ss.ODE(f), y0, torch.tensor([0.0, 0.3, 1.0]), dt=first, rtol=1e-2, atol=1e-2, method=name,

@@ -439,7 +439,7 @@ def test_a_method_for_additive_noise_is_refused_where_noise_is_not_said_to_be_ad
 
 
 def test_milstein_is_refused_for_general_noise_that_is_not_said_to_be_commutative():
-    for calculus, others in (("ito", "euler_maruyama"), ("stratonovich", "heun")):
+    for calculus, others in (("ito", "euler_maruyama"), ("stratonovich", "heun, reversible_heun")):
         with pytest.raises(ValueError, match="commutative=True") as caught:
             chosen("milstein", noise="general", calculus=calculus)
         assert f"there are: {others}." in str(caught.value)

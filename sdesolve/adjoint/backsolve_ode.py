@@ -1,0 +1,347 @@
+"""Gradients of ODE solves by the continuous adjoint: one more solve, backwards, in memory that does not grow with
+steps.
+
+For dy/dt = f(t, y; p) and a loss L of the outputs y(t_i), with a = dL/dy(t),
+
+    da/dt = -a^T df/dy,      dL/dp = int_{t_0}^{t_T} a^T df/dp dt,      a(t_i^-) = a(t_i^+) + dL/dy(t_i)
+
+(Pontryagin et al. 1962; Chen et al. 2018, NeurIPS, appendix B). The state is solved backwards along with a, and is put
+back on the forward solution at every output. The parameters' integral steers no step sizes (Kidger, Chen & Lyons 2021,
+"Hey, that's not an ODE"): the error of y and of a does, each trajectory's on its own, and a is scaled to size one
+first so that
+tolerances mean something for losses of any size.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sdesolve.adjoint.parameters import apart, casts, parameters_of, refuse_second, refuse_unstable
+from sdesolve.adjoint.pull import Pull
+from sdesolve.capture import Captured
+from sdesolve.clock import Landings
+from sdesolve.compiled.lift import Lifted
+from sdesolve.compiled.step import lifted_drift
+from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result, first_time
+from sdesolve.solution import Status
+from sdesolve.state import StateSpec
+from sdesolve.step_size import PID, StepTable, rms
+from sdesolve.system import System
+
+
+@dataclass(frozen=True)
+class Control:
+    """Of the backward solve: tolerances, None for those of the forward solve; whether the parameters' integral is
+    left out of the error's norm."""
+
+    rtol: float | None = None
+    atol: float | None = None
+    seminorm: bool = True
+
+
+class ContinuousAdjoint:
+    """Run forwards without a graph; on the way back solve the adjoint equation."""
+
+    def __init__(self, plan: FixedPlan | AdaptivePlan, captured: Captured, control: Control) -> None:
+        self.plan = replace(plan, isolate=False) if isinstance(plan, FixedPlan) else plan
+        self.captured, self.control = captured, control
+
+    def run(self, y0: Tensor, report: Report | None = None) -> Result:
+        """Run as one autograd.Function of y0 and of every leaf that the drift depends on."""
+        if not torch.is_grad_enabled():
+            return self.plan.run(y0, report)
+        t0, lifted = first_time(self.plan), None
+        if self.plan.compile_chunk is None:
+            parameters = parameters_of(self.plan.system, self.captured, t0, y0)
+        else:
+            lifted = lifted_drift(self.plan.system, t0, y0)
+            parameters = [x for x in lifted.tensors if x.requires_grad]
+        found: list[Result] = []
+        ys = _Backsolve.apply(self.plan, self.control, report, found, lifted, y0, *parameters)
+        return replace(found[0], ys=ys)
+
+
+class _Backsolve(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        plan: Plan,
+        control: Control,
+        report: Report | None,
+        found: list[Result],
+        lifted: Lifted | None,
+        y0: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        with torch.no_grad():
+            result = plan.run(y0.detach(), report)
+        found.append(result)
+        ctx.plan, ctx.control, ctx.status, ctx.lifted = plan, control, result.status, lifted
+        ctx.casts = casts(y0.device)
+        # autograd notices those that are changed in place before the gradients are asked for
+        ctx.save_for_backward(result.ys, *parameters, *(() if lifted is None else lifted.tensors))
+        return result.ys
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            refuse_second("backsolve")
+        ys, *saved = ctx.saved_tensors
+        parameters = saved[: len(saved) - (0 if ctx.lifted is None else len(ctx.lifted.tensors))]
+        scale = grad.abs().nan_to_num().max().clamp(min=torch.finfo(grad.dtype.to_real()).tiny)
+        with ctx.casts():
+            a, *rest = solve_adjoint(ctx.plan, ys, grad / scale, parameters, ctx.status, ctx.lifted, ctx.control)
+        return None, None, None, None, None, a * scale, *(g * scale for g in rest)
+
+
+def solve_adjoint(
+    plan: FixedPlan | AdaptivePlan,
+    ys: Tensor,
+    grads: Tensor,
+    parameters: list[Tensor],
+    status: Tensor,
+    lifted: Lifted | None = None,
+    control: Control | None = None,
+) -> list[Tensor]:
+    """dL/dy0 and dL/dp from dL/dys; (T, batch, ...) both. Failed trajectories have no part in it. lifted : the drift as
+    a pure function, for a compiled solve."""
+    wrong = status != Status.SUCCESS
+    if wrong.any():
+        if wrong.all():
+            return [torch.zeros_like(ys[0]), *map(torch.zeros_like, parameters)]
+        mask = plan.system.spec.expand(wrong)
+        good = ys[:, int((~wrong).nonzero()[0])].unsqueeze(1)
+        ys, grads = torch.where(mask, good, ys), torch.where(mask, 0.0, grads)
+    if isinstance(plan, AdaptivePlan) and plan.ts.shape[1] == 1:
+        return _whole(plan, ys, grads, parameters, lifted, control or Control())
+    return _by_intervals(plan, ys, grads, parameters, lifted, control or Control())
+
+
+class AdjointSystem(System):
+    """(y, a, dL/dp) as one flat state. origin, end : t at s = 0 and 1, and speed : dt/ds, where trajectories have
+    times of their own. lifted : the drift as a pure function, which compiled code can differentiate."""
+
+    def __init__(
+        self,
+        system: System,
+        parameters: list[Tensor],
+        lanes: bool,
+        lifted: Lifted | None = None,
+        options: Control | None = None,
+    ) -> None:
+        self.system, self.parameters, self.lanes, self.options = system, parameters, lanes, options or Control()
+        self.outside = any(x.grad_fn is not None or x._backward_hooks for x in parameters)
+        self.pull = Pull(parameters)
+        self.pure = None if lifted is None else lifted.pure
+        self.lifted = () if lifted is None else tuple(x.detach() for x in lifted.tensors)
+        self.wanted = () if lifted is None else lifted.wanted
+        self.width = prod(system.spec.shape)
+        self.sizes = [self.width, self.width, *(self._flat(p).numel() for p in parameters)]
+        self.spec = StateSpec(1, False, (sum(self.sizes),), system.spec.dtype, system.spec.device)
+        self.is_sde, self.noise, self.names = False, None, system.names
+        self.origin: Tensor | None = None
+        self.end: Tensor | None = None
+        self.speed: Tensor | None = None
+
+    @property
+    def structure(self) -> Any:
+        return (
+            "adjoint",
+            self.system.structure,
+            self.pure,
+            self.wanted,
+            self.lanes,
+            self.speed is not None,
+            self.options.seminorm,
+        )
+
+    def resized(self, batch: int) -> AdjointSystem:
+        """Itself: its size is that of all trajectories and parameters."""
+        return self
+
+    def pack(self, y: Tensor, a: Tensor, grads: list[Tensor]) -> Tensor:
+        return torch.cat([y.reshape(-1), a.reshape(-1), *(self._flat(g).to(y.dtype) for g in grads)])
+
+    def _flat(self, gradient: Tensor) -> Tensor:
+        """Of a parameter: one number after the other; a complex one is two in a real state."""
+        real = gradient.is_complex() and not self.system.spec.dtype.is_complex
+        return (torch.view_as_real(gradient.detach().resolve_conj()) if real else gradient).reshape(-1)
+
+    def _like(self, flat: Tensor, parameter: Tensor) -> Tensor:
+        """The reverse of ``_flat``."""
+        if parameter.is_complex() and not flat.is_complex():
+            return torch.view_as_complex(flat.reshape(*parameter.shape, 2)).to(parameter.dtype)
+        flat = flat.real if flat.is_complex() and not parameter.is_complex() else flat
+        return flat.reshape(parameter.shape).to(parameter.dtype)
+
+    def unpack(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        shape = self.system.spec.shape
+        return z[: self.width].view(shape), z[self.width : 2 * self.width].view(shape), z[2 * self.width :]
+
+    def drift(self, t: Tensor, y: Tensor) -> Tensor:
+        z, spec = y, self.system.spec
+        state, a, _ = self.unpack(z)
+        if self.speed is not None and self.origin is not None and self.end is not None:
+            time = spec.expand(torch.lerp(self.origin, self.end, t))
+            a_in = a * spec.expand(self.speed)
+        else:
+            time = spec.expand(t.expand(spec.batch)) if self.lanes else t
+            a_in = a
+        f, found = self._pulled(time, state, a_in) if self.pure is not None else self._by_autograd(time, state, a_in)
+        f = f * spec.expand(self.speed) if self.speed is not None else f
+        like = (state, *self.parameters)
+        parts = [torch.zeros_like(x) if g is None else -g for g, x in zip(found, like, strict=True)]
+        return self.pack(f, parts[0], parts[1:])
+
+    def _by_autograd(self, time: Tensor, state: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """f(t, y), a^T df/dy and a^T df/dp."""
+        with torch.enable_grad():
+            inner = state.detach().requires_grad_()
+            f = self.system.drift(time, inner)
+            if not f.requires_grad:
+                return f, (None,) * (1 + len(self.parameters))
+            if self.pull.due:
+                self.pull.check([f], [inner], lambda: [self.system.drift(time, inner)])
+                self.pull.due = False
+            inputs = (inner, *self.parameters)
+            with apart(self.parameters) if self.outside else nullcontext():
+                found = torch.autograd.grad(f, inputs, a, allow_unused=True, retain_graph=True)
+        return f.detach(), found
+
+    def _pulled(self, time: Tensor, state: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The same of the pure function."""
+        assert self.pure is not None
+        (f,), pull = self.pure.vjp((state,), (time,), self.lifted, self.wanted)
+        (found,), gradients = pull((a,))
+        return f, (found, *gradients)
+
+    def control(self, control: PID) -> PID:
+        """The tolerances for y, a and the parameters. Where components of y have their own, a has the strictest
+        one above 0."""
+
+        def flat(tolerance: float | Tensor) -> float | Tensor:
+            if not isinstance(tolerance, Tensor) or tolerance.ndim == 0:
+                return tolerance
+            positive = tolerance[tolerance > 0]
+            least = positive.min() if positive.numel() else tolerance.min()
+            of_y = tolerance.to(self.spec.device, self.spec.time_dtype).expand(self.system.spec.shape).reshape(-1)
+            return torch.cat([of_y, least.to(of_y).expand(sum(self.sizes) - self.width)])
+
+        rtol, atol = self.options.rtol, self.options.atol
+        return replace(
+            control,
+            rtol=flat(control.rtol if rtol is None else rtol),
+            atol=flat(control.atol if atol is None else atol),
+        )
+
+    def norm(self, error: Tensor) -> Tensor:
+        """The worst trajectory's error in y or in a; the parameters' integral has a say if there is no seminorm."""
+        y, a, rest = self.unpack(error)
+        spec = self.system.spec
+        worst = torch.maximum(rms(y, spec), rms(a, spec)).max().reshape(1)
+        if self.options.seminorm or not self.parameters:
+            return worst
+        return torch.maximum(worst, torch.linalg.vector_norm(rest).reshape(1) / rest.numel() ** 0.5)
+
+    def gradients(self, z: Tensor) -> list[Tensor]:
+        _, a, rest = self.unpack(z)
+        parts = torch.split(rest, self.sizes[2:])
+        return [a, *(self._like(g, p) for g, p in zip(parts, self.parameters, strict=True))]
+
+
+def _check(result: Result) -> Result:
+    assert result.status is not None
+    if bool((result.status != Status.SUCCESS).any()):
+        refuse_unstable(float(result.reached[0]), Status(int(result.status.max())))
+    return result
+
+
+def _whole(
+    plan: AdaptivePlan, ys: Tensor, grads: Tensor, parameters: list[Tensor], lifted: Lifted | None, control: Control
+) -> list[Tensor]:
+    """One solve from the last output time to the first; the outputs' gradients enter as jumps on the way."""
+    system = AdjointSystem(plan.system, parameters, not plan.shared, lifted, control)
+    backwards = plan.ts[::-1].copy()
+    # which output a landing point is; -1 for a jump of the right-hand side
+    landings = Landings.merge(backwards, tuple(plan.control.jumps))
+    outputs = np.where(landings.outputs < 0, -1, len(ys) - 1 - landings.outputs)
+
+    def at_landing(z: Tensor, point: int) -> Tensor:
+        i = int(outputs[point])
+        if i < 0:
+            return z
+        system.pull.due = True
+        _, a, rest = system.unpack(z)
+        return torch.cat([ys[i].reshape(-1), (grads[i] + a).reshape(-1), rest])
+
+    backward = AdaptivePlan(
+        system,
+        plan.method,
+        system.control(plan.control),
+        backwards,
+        shared=True,
+        max_steps=plan.max_steps,
+        probe=False,
+        norm=system.norm,
+        at_landing=at_landing,
+        compile_chunk=plan.compile_chunk,
+    )
+    zeros = [torch.zeros_like(p) for p in parameters]
+    with torch.no_grad():
+        result = _check(backward.run(system.pack(ys[-1], grads[-1], zeros)))
+    return system.gradients(result.ys[-1])
+
+
+def _by_intervals(
+    plan: FixedPlan | AdaptivePlan,
+    ys: Tensor,
+    grads: Tensor,
+    parameters: list[Tensor],
+    lifted: Lifted | None,
+    control: Control,
+) -> list[Tensor]:
+    """A solve for each output interval: for fixed steps, and for output times of each trajectory's own."""
+    own = plan.ts.shape[1] > 1
+    lanes = isinstance(plan, AdaptivePlan) and not plan.shared
+    system = AdjointSystem(plan.system, parameters, lanes, lifted, control)
+    a, sums = grads[-1], [torch.zeros_like(p) for p in parameters]
+    for i in range(len(ys) - 1, 0, -1):
+        if own:
+            system.origin, system.end, system.speed = (
+                torch.as_tensor(v, dtype=system.system.spec.time_dtype, device=ys.device)
+                for v in (plan.ts[i - 1], plan.ts[i], plan.ts[i] - plan.ts[i - 1])
+            )
+        z, system.pull.due = system.pack(ys[i], a, sums), True
+        with torch.no_grad():
+            result = _check(_interval(plan, system, i, own).run(z))
+        a, *sums = system.gradients(result.ys[-1])
+        a = a + grads[i - 1]
+    return [a, *sums]
+
+
+def _interval(plan: FixedPlan | AdaptivePlan, system: AdjointSystem, i: int, own: bool) -> FixedPlan | AdaptivePlan:
+    """The solve from output i back to output i - 1; in s from 1 to 0 where trajectories have times of their own."""
+    ends: NDArray[np.float64] = np.array([[1.0], [0.0]]) if own else plan.ts[[i, i - 1]]
+    if isinstance(plan, AdaptivePlan):
+        return AdaptivePlan(
+            system,
+            plan.method,
+            system.control(plan.control),
+            ends,
+            shared=True,
+            max_steps=plan.max_steps,
+            probe=False,
+            norm=system.norm,
+            compile_chunk=plan.compile_chunk,
+        )
+    first, last = plan.table.saves[i - 1], plan.table.saves[i]
+    table = StepTable(ends[:, 0], np.array([(last - first).max()]))
+    return FixedPlan(system, plan.method, table, ends, compile_chunk=plan.compile_chunk)

@@ -1,0 +1,32 @@
+"""What every way of gradients through a solve is: options, a choice of method, and a plan that is run so."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from sdesolve.capture import Captured
+from sdesolve.methods import Method, choose
+from sdesolve.plan import AdaptivePlan, FixedPlan, Report, Result
+from sdesolve.system import System
+
+
+class Adjoint(Protocol):
+    """Runs a plan so that its result is differentiable."""
+
+    def run(self, y0: Tensor, report: Report | None = None) -> Result: ...
+
+
+class Way:
+    """Base of the ways by which gradients flow back, each a dataclass of its options. name : as given to ``solve``."""
+
+    name: str
+
+    def method(self, system: System, method: str | Method | None) -> Method:
+        """The method that is solved with, for what the user asked for."""
+        return choose(system, method)
+
+    def run(self, plan: FixedPlan | AdaptivePlan, captured: Captured) -> Adjoint:
+        """How the plan is run. captured : what the functions carry with them."""
+        raise NotImplementedError
