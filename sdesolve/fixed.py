@@ -64,6 +64,7 @@ class FixedLoop:
 
     follow : (batch,) the trajectory that each one follows, its own number or another's, or None. dense : record what
     interpolation needs. survey : count the steps that each trajectory survives. recorder : is told of every step.
+    moves : of the output times, as the table's ``ts``: zeros with a graph, if gradients by the times are wanted.
     """
 
     system: System
@@ -75,6 +76,7 @@ class FixedLoop:
     survey: bool = False
     chunk: Chunk | None = None
     recorder: Recorder | None = None
+    moves: Tensor | None = None
 
     def run(self, y0: Tensor, report: Callable[[int], None] | None = None) -> FixedRun:
         """Take all steps; on Ctrl-C the run is left on the exception as ``run``."""
@@ -94,7 +96,7 @@ class FixedLoop:
 
     def start(self, y0: Tensor) -> State:
         """Before the first step."""
-        return State(y0, self.method.init(self.system, self._tensors(self.table.rows(0, 0)[0])[0], y0))
+        return State(y0, self.method.init(self.system, self._rows(0, 0)[0][0], y0))
 
     def _chunks(self) -> list[tuple[int, int]]:
         """Stretches that are taken at once: blocks, or as far as a compiled chunk goes until it has to stop to save."""
@@ -106,6 +108,22 @@ class FixedLoop:
         spec = self.system.spec
         rows = torch.as_tensor(np.ascontiguousarray(array), dtype=spec.time_dtype).to(spec.device).unbind()
         return list(rows) if array.ndim == 1 else [spec.expand(row) for row in rows]
+
+    def _rows(self, first: int, last: int) -> tuple[list[Tensor], list[Tensor]]:
+        """The table's rows on the device, which move with the output times."""
+        times, steps = map(self._tensors, self.table.rows(first, last))
+        if self.moves is None:
+            return times, steps
+        row, place, length = self.table.shares(first, last)
+        rows = torch.as_tensor(row, device=self.moves.device)
+        lanes = () if self.table.shared else (torch.arange(self.moves.shape[1], device=self.moves.device),)
+        low, high = self.moves[(rows, *lanes)], self.moves[(rows + 1, *lanes)]
+        share = lambda x: torch.as_tensor(x, dtype=low.dtype, device=low.device)
+        wide = lambda x: list(x.unbind()) if self.table.shared else [self.system.spec.expand(r) for r in x.unbind()]
+        moves = wide(torch.lerp(low, high, share(place))), wide((high - low)[:-1] * share(length))
+        return [t + m for t, m in zip(times, moves[0], strict=True)], [
+            h + m for h, m in zip(steps, moves[1], strict=True)
+        ]
 
     def advance(
         self,
@@ -135,7 +153,7 @@ class FixedLoop:
 
     def increments(self, first: int, last: int) -> list[Increments]:
         """Of the steps first <= k < last, no more than their noise is drawn for at a time."""
-        times, steps = map(self._tensors, self.table.rows(first, last))
+        times, steps = self._rows(first, last)
         # the parts of the noise, each cut into steps
         noise = [
             (None,) * (last - first) if x is None else x.unbind()

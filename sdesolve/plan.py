@@ -79,6 +79,7 @@ class Plan(Protocol):
 @dataclass
 class FixedPlan:
     """A table of fixed steps. ts : (T, 1) or (T, batch), in float64. compile_chunk : makes the compiled chunk, or None.
+    moves : see :class:`sdesolve.fixed.FixedLoop`.
 
     isolate : the result is used when a trajectory fails: if gradients are wanted, run again with that one following
     another, so that its NaN reaches no gradient. Otherwise the failure is reported: run again to find its time.
@@ -93,9 +94,18 @@ class FixedPlan:
     isolate: bool = False
     compile_chunk: Callable[..., Any] | None = None
     recorder: Recorder | None = None
+    moves: Tensor | None = None
 
     def run(self, y0: Tensor, report: Report | None = None) -> Result:
-        loop = FixedLoop(self.system, self.method, self.table, self.noise, dense=self.dense, recorder=self.recorder)
+        loop = FixedLoop(
+            self.system,
+            self.method,
+            self.table,
+            self.noise,
+            dense=self.dense,
+            recorder=self.recorder,
+            moves=self.moves,
+        )
         if self.compile_chunk is not None:
             loop = replace(loop, chunk=self.compile_chunk(loop))
         steps = (lambda k: report(k / self.table.total)) if report else None

@@ -39,15 +39,6 @@ def read_times(ts: Any, spec: StateSpec) -> tuple[Tensor, NDArray[np.float64], f
             ts = torch.as_tensor(ts, dtype=torch.float64)
         except (TypeError, ValueError) as error:
             raise TypeError(message("ts", type(ts).__name__, "a tensor (T,) or (batch, T) of times")) from error
-    if _varies(ts):
-        raise ValueError(
-            message(
-                "ts",
-                "a tensor that is differentiated or mapped over",
-                "times without gradient",
-                "Gradients with respect to output times are not there yet: pass ts.detach().",
-            )
-        )
     shape = tuple(ts.shape)
     if ts.ndim not in (1, 2) or ts.shape[-1] < 2 or ts.is_complex() or ts.dtype == torch.bool:
         raise ValueError(message("ts", f"shape {shape}, {ts.dtype}", "(T,) or (batch, T) real times with T >= 2"))
@@ -71,13 +62,37 @@ def read_times(ts: Any, spec: StateSpec) -> tuple[Tensor, NDArray[np.float64], f
     return ts, np.ascontiguousarray(times), max(eps, torch.finfo(torch.float64).eps)
 
 
+def read_moves(ts: Tensor, spec: StateSpec, system: System) -> Tensor | None:
+    """Zeros with a graph to the output times, (T, 1) or (T, batch), where these are differentiated."""
+    if not _varies(ts):
+        return None
+    if system.is_sde:
+        raise ValueError(
+            message(
+                "ts",
+                "times with a gradient for an SDE",
+                "times without gradient",
+                "A path of noise has no derivative by time: pass ts.detach().",
+            )
+        )
+    moves = (ts - ts.detach()).to(spec.time_dtype)
+    return moves[:, None] if ts.ndim == 1 else moves.T
+
+
 def _varies(x: Tensor) -> bool:
-    """Whether a tensor is differentiated or mapped over. Inside torch.func.grad and jvp every new tensor is wrapped."""
+    """Whether a tensor is differentiated. Inside torch.func.grad and jvp every new tensor is wrapped."""
     while not x.requires_grad and forward_ad.unpack_dual(x).tangent is None:
         if not torch._C._functorch.is_functorch_wrapped_tensor(x):
             return False
         if torch._C._functorch.is_batchedtensor(x):
-            return True
+            raise ValueError(
+                message(
+                    "ts",
+                    "a tensor that torch.func.vmap maps over",
+                    "times that are not",
+                    "Times of each trajectory's own are (batch, T).",
+                )
+            )
         x = torch._C._functorch.get_unwrapped(x)
     return True
 

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdesolve.adjoint import Adjoint, Direct, Way, read_adjoint
+from sdesolve.adjoint import Adjoint, Direct, MovingTimes, Way, read_adjoint
 from sdesolve.brownian import BrownianPath
 from sdesolve.brownian.steps import OwnSteps, PathSteps
 from sdesolve.brownian.window import window_of_seed, windows_of_seed
 from sdesolve.capture import captured, refuse_training
 from sdesolve.compiled import compile_adaptive, compile_fixed
-from sdesolve.errors import SolveError, SolveInterrupted, message
+from sdesolve.errors import CompileError, SolveError, SolveInterrupted, message
 from sdesolve.lattice_clock import PathNoise
 from sdesolve.methods.method import Method
 from sdesolve.plan import AdaptivePlan, FixedPlan, Interrupted, Result
@@ -29,6 +29,7 @@ from sdesolve.request import (
     one_of,
     read_control,
     read_max_steps,
+    read_moves,
     read_paths,
     read_seed,
     read_step,
@@ -72,7 +73,8 @@ def solve(
     ts : output times, (T,), or (batch, T) for times of each trajectory's own; strictly monotone, forwards or backwards.
         The functions get them in y's precision: with times large against the steps use float64 states.
         ``ts[0]`` is the start; steps end exactly on each of them and the functions are never evaluated outside their
-        span.
+        span. Gradients by the times (ODEs) are those of fixed steps as they are taken with ``"direct"`` and
+        ``"checkpoint"``, otherwise those of the equation, right up to the error of the solve.
     method : name or method object. Default: ``"tsit5"`` for an ODE; for an SDE ``"sosra"`` if its noise is additive,
         ``"heun"`` if it is a Stratonovich one, and in the Ito calculus ``"sosri"`` for diagonal or scalar noise,
         ``"euler_maruyama"`` for general noise.
@@ -146,6 +148,7 @@ def solve(
             message("y0", f"dtype {spec.dtype} for an SDE", "a real dtype", "Split real and imaginary parts.")
         )
     times, columns, eps = read_times(ts, spec)
+    moves = read_moves(times, spec, system)
     chosen = backwards.method(system, method)
     control = read_control(system, chosen, read_step(dt), rtol, atol, controller)
     check_direction(system, columns[-1, 0] < columns[0, 0])
@@ -181,7 +184,24 @@ def solve(
         plan.compile_chunk = compile_fixed if isinstance(plan, FixedPlan) else compile_adaptive
     if dense and not isinstance(backwards, Direct):
         raise ValueError(message("dense", f"True with adjoint={adjoint!r}", "dense=True with adjoint='direct'"))
-    return _finish(backwards.run(plan, found), y, spec, times, ids, number, chosen, progress, on_failure)
+    # fixed steps can be differentiated as they are taken; otherwise it is the equation that says how outputs move
+    exact = isinstance(plan, FixedPlan) and backwards.exact_times
+    if moves is not None and isinstance(plan, FixedPlan) and exact:
+        _move(plan, moves)
+    way = backwards.run(plan, found)
+    if moves is not None and not exact:
+        way = MovingTimes(plan, way, moves)
+    return _finish(way, y, spec, times, ids, number, chosen, progress, on_failure)
+
+
+def _move(plan: FixedPlan, moves: Tensor) -> None:
+    """Let the steps move with the output times."""
+    if plan.compile_chunk is not None:
+        advice = "Drop compile=True, or take adaptive steps."
+        raise CompileError(
+            message("compile", "True with fixed steps and times that need a gradient", "ts.detach()", advice)
+        )
+    plan.moves = moves[:, 0] if plan.table.shared else moves
 
 
 def _check_control(control: PID, columns: NDArray[np.float64]) -> None:

@@ -61,10 +61,25 @@ class StepTable:
     def rows(self, first: int, last: int) -> tuple[Array, Array]:
         """Where the steps first <= k < last begin and the last one ends, (last - first + 1,) or with a trailing batch
         dimension; and their signed lengths, (last - first,)."""
-        numbers = np.arange(first, last + 1)
-        numbers = numbers if self.shared else np.repeat(numbers[:, None], self.ts.shape[1], 1)
-        times, steps = self._at(numbers)
+        times, steps = self._at(self._numbers(first, last))
         return times, steps[:-1]
+
+    def shares(self, first: int, last: int) -> tuple[NDArray[np.int64], Array, Array]:
+        """What the output times have to say of these rows: the interval i of each, and the shares that t_i + 1 has in
+        its place, (last - first + 1,), and t_i + 1 - t_i in its length, (last - first,)."""
+        numbers = self._numbers(first, last)
+        wide = numbers if numbers.ndim == 2 else numbers[:, None]
+        row, lanes, ended = self._interval(wide)
+        saves, counts = (x if x.ndim == 2 else x[:, None] for x in (self.saves, self.counts))
+        place = np.where(ended, 1.0, (wide - saves[row, lanes]) / counts[row, lanes])
+        length = np.where(ended, 0.0, 1 / counts[row, lanes])
+        if self.shared:
+            row, place, length = row[:, 0], place[:, 0], length[:, 0]
+        return row, place, length[:-1]
+
+    def _numbers(self, first: int, last: int) -> NDArray[np.int64]:
+        numbers = np.arange(first, last + 1)
+        return numbers if self.shared else np.repeat(numbers[:, None], self.ts.shape[1], 1)
 
     def times(self, numbers: NDArray[np.int64]) -> Array:
         """Where each trajectory stands after so many steps, (batch,) -> (batch,)."""
@@ -74,17 +89,21 @@ class StepTable:
         """Time after so many steps, and the length of the next one; (n,), or (n, batch)."""
         ts, saves, counts = (x if x.ndim == 2 else x[:, None] for x in (self.ts, self.saves, self.counts))
         wide = numbers if numbers.ndim == 2 else numbers[:, None]
-        intervals, lanes = len(counts), np.arange(ts.shape[1])
-        # each trajectory's numbers on a stretch of the line of their own: one search serves them all
-        offset = lanes * (self.total + 2)
-        found = np.searchsorted((saves + offset).T.ravel(), (wide + offset).ravel(), side="right").reshape(wide.shape)
-        interval = found - lanes * (intervals + 1) - 1
-        ended = interval >= intervals
-        row = np.minimum(interval, intervals - 1)
+        row, lanes, ended = self._interval(wide)
         step = (ts[row + 1, lanes] - ts[row, lanes]) / counts[row, lanes]
         times = np.where(ended, ts[-1], ts[row, lanes] + (wide - saves[row, lanes]) * step)
         step = np.where(ended, 0.0, step)
         return (times, step) if numbers.ndim == 2 else (times[:, 0], step[:, 0])
+
+    def _interval(self, wide: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """For (n, lanes) numbers of steps done: the interval that the next step is in, the lanes, and who has ended."""
+        saves = self.saves if self.saves.ndim == 2 else self.saves[:, None]
+        intervals, lanes = len(saves) - 1, np.arange(saves.shape[1])
+        # each trajectory's numbers on a stretch of the line of their own: one search serves them all
+        offset = lanes * (self.total + 2)
+        found = np.searchsorted((saves + offset).T.ravel(), (wide + offset).ravel(), side="right").reshape(wide.shape)
+        interval = found - lanes * (intervals + 1) - 1
+        return np.minimum(interval, intervals - 1), lanes, interval >= intervals
 
 
 def step_counts(gaps: Array, dt: float, scale: Array, eps: float) -> NDArray[np.int64]:

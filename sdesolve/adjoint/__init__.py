@@ -4,6 +4,7 @@ from sdesolve.adjoint.backsolve import Backsolve
 from sdesolve.adjoint.checkpoint import Checkpoint
 from sdesolve.adjoint.direct import Direct
 from sdesolve.adjoint.reversible import Reversible
+from sdesolve.adjoint.times import MovingTimes
 from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.errors import message
 
@@ -22,4 +23,14 @@ def read_adjoint(adjoint: str | Way) -> Way:
     return ADJOINTS[adjoint]
 
 
-__all__ = ["ADJOINTS", "Adjoint", "Backsolve", "Checkpoint", "Direct", "Reversible", "Way", "read_adjoint"]
+__all__ = [
+    "ADJOINTS",
+    "Adjoint",
+    "Backsolve",
+    "Checkpoint",
+    "Direct",
+    "MovingTimes",
+    "Reversible",
+    "Way",
+    "read_adjoint",
+]

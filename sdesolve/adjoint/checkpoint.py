@@ -44,6 +44,7 @@ class Checkpoint(Way):
 
     steps: int | None = None
     name = "checkpoint"
+    exact_times = True
     doubles = True
 
     def __post_init__(self) -> None:

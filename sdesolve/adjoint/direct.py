@@ -19,6 +19,7 @@ class Direct(Way):
     """
 
     name = "direct"
+    exact_times = True
 
     def run(self, plan: FixedPlan | AdaptivePlan, captured: Captured) -> Adjoint:
         """The plan itself, under autograd, or compiled steps that are recorded and replayed."""

@@ -76,6 +76,8 @@ class Retraced:
         if not torch.is_grad_enabled():
             return self.plan.run(y0, report)
         parameters = parameters_of(self.plan.system, self.captured, first_time(self.plan), y0)
+        if isinstance(self.plan, FixedPlan) and self.plan.moves is not None:
+            parameters.append(self.plan.moves)
         found: list[Result] = []
         ys = _Retrace.apply(self.plan, self.way, report, found.append, y0, *parameters)
         return replace(found[0], ys=ys)

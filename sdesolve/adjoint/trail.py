@@ -105,7 +105,7 @@ class FixedTrail:
     def __init__(self, plan: FixedPlan, y0: Tensor, wrong: Tensor | None) -> None:
         self.plan, self.wrong, self.count = plan, wrong, plan.table.total
         self.system, self.method = plan.system, plan.method
-        self.loop = FixedLoop(plan.system, plan.method, plan.table, plan.noise)
+        self.loop = FixedLoop(plan.system, plan.method, plan.table, plan.noise, moves=plan.moves)
         if wrong is not None:
             self.loop = replace(self.loop, follow=shadows(wrong))
         self.y0 = self.followed(State(y0)).y

@@ -22,6 +22,9 @@ class Way:
     """Base of the ways by which gradients flow back, each a dataclass of its options. name : as given to ``solve``."""
 
     name: str
+    #: whether the solve by fixed steps is differentiated as it is: otherwise gradients by the output times are those of
+    #: the equation
+    exact_times = False
 
     def method(self, system: System, method: str | Method | None) -> Method:
         """The method that is solved with, for what the user asked for."""

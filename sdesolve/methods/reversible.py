@@ -66,7 +66,7 @@ class ReversibleHeun(ReversibleMethod):
     def __init__(self, problem: str) -> None:
         self.problem = problem
         if problem == "ode":
-            self.order, self.error_order, self.has_dense = 2, 2, True
+            self.order, self.error_order, self.has_dense, self.dense_evaluations = 2, 2, True, 2
             return
         self.order, self.order_commutative, self.order_additive, self.error_order = 0.5, 1.0, 1.0, 1.0
         self.calculus, self.noise = ("stratonovich",), ("diagonal", "scalar", "general")
@@ -85,7 +85,7 @@ class ReversibleHeun(ReversibleMethod):
         fields1 = fields_at(system, inc.t1, z1)
         change1 = change_by(system, inc, fields1)
         y1 = y + 0.5 * (change + change1)
-        powers = hermite(y, y1, change, change1) if dense else ()
+        powers = _powers(system, inc, y, y1) if dense else ()
         return Step(State(y1, (z1, *fields1)), 0.5 * (change1 - change) if error else None, None, powers)
 
     def undo(self, system: System, inc: Increments, at: Behind, chosen: Chosen, pull: Pulled) -> Behind:
@@ -170,10 +170,7 @@ class Coupled(ReversibleMethod):
         inner = (self.inner if error else self.bare).step(system, State(z), inc, error=error)
         y1 = torch.lerp(z, y, self.coupling) + (inner.state.y - z)
         after = State(y1, (z - self._change(system, _reversed(inc), y1),))
-        if not dense:
-            return Step(after, inner.error)
-        slopes = inc.h * system.drift(inc.t0, y), inc.h * system.drift(inc.t1, y1)
-        return Step(after, inner.error, None, hermite(y, y1, *slopes))
+        return Step(after, inner.error, None, _powers(system, inc, y, y1) if dense else ())
 
     def undo(self, system: System, inc: Increments, at: Behind, chosen: Chosen, pull: Pulled) -> Behind:
         y1, (z1,), c = at.state.y, at.state.cache, self.coupling
@@ -191,6 +188,11 @@ class Coupled(ReversibleMethod):
     def _change(self, system: System, inc: Increments, y: Tensor) -> Tensor:
         """Psi_h(t, y)."""
         return self.bare.step(system, State(y), inc).state.y - y
+
+
+def _powers(system: System, inc: Increments, y: Tensor, y1: Tensor) -> Tensors:
+    """Dense output by slopes at y, which no stage is evaluated at."""
+    return hermite(y, y1, inc.h * system.drift(inc.t0, y), inc.h * system.drift(inc.t1, y1))
 
 
 def able(method: Method) -> bool:

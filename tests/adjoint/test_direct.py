@@ -213,13 +213,6 @@ def test_times_made_under_a_transform_are_times():
     assert torch.func.hessian(lambda x: total(x) ** 2)(y).shape == (3, 1, 3, 1)
 
 
-@pytest.mark.parametrize("transform", ["vmap", "jacrev", "jacfwd"])
-def test_times_that_a_transform_varies_are_refused(transform):
-    run = lambda ts: ss.solve(ss.ODE(lambda t, y: -y), torch.ones(1, 1, dtype=F64), ts, dt=0.1).ys
-    with pytest.raises(ValueError, match="ts: got a tensor that is differentiated or mapped over"):
-        getattr(torch.func, transform)(run)(TS[None].expand(2, 3) if transform == "vmap" else TS)
-
-
 def test_status_is_none_inside_a_transform():
     seen = []
 

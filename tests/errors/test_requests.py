@@ -83,7 +83,6 @@ def test_a_complex_state_of_an_sde_is_refused():
     wrong_batch=(torch.tensor([[0.0, 1.0]] * 2), ValueError, "(2, 2) for y0 with a batch of 3", "(T,) or (3, T)"),
     transposed=(torch.arange(4.0)[:, None].expand(4, 3), ValueError, "(4, 3)", "(3, T)", "pass ts.T"),
     both_ways=(torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]), ValueError, "in each trajectory alike"),
-    gradient=(TS.clone().requires_grad_(), ValueError, "ts", "ts.detach()"),
 )
 def test_wrong_output_times_are_refused(case):
     ts, kind, *fragments = case
