@@ -24,7 +24,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdesolve.adjoint.parameters import apart, casts, parameters_of, refuse_second, refuse_unstable
+from sdesolve.adjoint.parameters import (
+    apart,
+    casts,
+    made_outside,
+    parameters_of,
+    reached,
+    refuse_second,
+    refuse_unstable,
+)
 from sdesolve.adjoint.pull import Pull
 from sdesolve.capture import Captured
 from sdesolve.clock import Landings
@@ -138,7 +146,8 @@ class AdjointSystem(System):
         options: Control | None = None,
     ) -> None:
         self.system, self.parameters, self.lanes, self.options = system, parameters, lanes, options or Control()
-        self.outside = any(x.grad_fn is not None or x._backward_hooks for x in parameters)
+        self.made = made_outside(parameters)
+        self.outside = self.made or any(x._backward_hooks for x in parameters)
         self.pull = Pull(parameters)
         self.pure = None if lifted is None else lifted.pure
         self.lifted = () if lifted is None else tuple(x.detach() for x in lifted.tensors)
@@ -211,10 +220,14 @@ class AdjointSystem(System):
             if self.pull.due:
                 self.pull.check([f], [inner], lambda: [self.system.drift(time, inner)])
                 self.pull.due = False
-            inputs = (inner, *self.parameters)
-            with apart(self.parameters) if self.outside else nullcontext():
-                found = torch.autograd.grad(f, inputs, a, allow_unused=True, retain_graph=True)
-        return f.detach(), found
+            wanted = reached([f], self.parameters) if self.made else range(len(self.parameters))
+            inputs = (inner, *(self.parameters[i] for i in wanted))
+            with apart(inputs[1:]) if self.outside else nullcontext():
+                mine, *others = torch.autograd.grad(f, inputs, a, allow_unused=True, retain_graph=True)
+        found: list[Tensor | None] = [None] * len(self.parameters)
+        for i, g in zip(wanted, others, strict=True):
+            found[i] = g
+        return f.detach(), (mine, *found)
 
     def _pulled(self, time: Tensor, state: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The same of the pure function."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from sdesolve.adjoint.parameters import refuse_unstable
 from sdesolve.adjoint.pull import Pull
 from sdesolve.adjoint.retrace import Found, Tape
-from sdesolve.adjoint.trail import Trail, chooser, gradient, restored
+from sdesolve.adjoint.trail import Trail, gradient, restored
 from sdesolve.methods.method import Increments, State
 from sdesolve.methods.reversible import change_by, fields_at
 from sdesolve.problem import SDE
@@ -49,9 +49,8 @@ class AlongPath:
                 if due is not None:
                     pull.due, a = True, a + due
                     y = trail.followed(State(restored(trail, number + 1, ys, y))).y
-                chosen = chooser(taken, system.spec)
-                before, a_before = _heun(system, inc, y, a, chosen(a, torch.zeros_like(a)), pull)
-                y, a = chosen(before, y), chosen(a_before, a)
+                before, a_before = _heun(system, inc, y, a, taken.alone(a), pull)
+                y, a = taken.choose(before, y), taken.choose(a_before, a)
                 if number == 0 or trail.landed(number) is not None:
                     _check(y, a, inc)
         due = gradient(trail, 0, grad)
@@ -61,11 +60,12 @@ class AlongPath:
 def _heun(system: System, inc: Increments, y: Tensor, a: Tensor, passed: Tensor, pull: Pull) -> tuple[Tensor, Tensor]:
     """(y, a) before a step; ``passed`` is a, or 0 where the step was not taken."""
     increment = lambda t: lambda y: (change_by(system, inc, fields_at(system, t, y)),)
+    half = 0.5 * passed
     (change1,), back = pull(increment(inc.t1), y)
-    half1 = back((0.5 * passed,))
+    half1 = back((half,))
     (change0,), back = pull(increment(inc.t0), y - change1)
-    half0 = back((torch.add(0.5 * passed, half1),))
-    return y - 0.5 * (change0 + change1), a + half0 + half1
+    half0 = back((half + half1,))
+    return torch.sub(y, change0 + change1, alpha=0.5), a + half0 + half1
 
 
 def _check(y: Tensor, a: Tensor, inc: Increments) -> None:

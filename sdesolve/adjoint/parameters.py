@@ -53,6 +53,19 @@ def _without(number: int) -> Callable[[tuple[Tensor | None, ...]], tuple[Tensor 
     return lambda grads: tuple(torch.zeros_like(g) if i == number and g is not None else g for i, g in enumerate(grads))
 
 
+def made_outside(tensors: Sequence[Tensor]) -> bool:
+    """Whether some of them are no leaves, so that a part of the graph is older than the functions' values."""
+    return any(x.grad_fn is not None for x in tensors)
+
+
+def reached(values: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[int]:
+    """Which tensors to ask for when gradients of the values are: those that are no leaves, and leaves that the values
+    depend on not only through them. A way through would be gone along, with zeros, however long it is."""
+    made = [x for x in tensors if x.grad_fn is not None]
+    names = set(map(id, leaves(values, made)))
+    return [i for i, x in enumerate(tensors) if x.requires_grad and (x.grad_fn is not None or id(x) in names)]
+
+
 def casts(device: torch.device) -> Callable[[], torch.autocast]:
     """The automatic casts of here and now, to be entered again on the way back."""
     kind = device.type

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from sdesolve.adjoint.parameters import apart, refuse, unknown
+from sdesolve.adjoint.parameters import apart, made_outside, reached, refuse, unknown
 
 Tensors = tuple[Tensor, ...]
 #: (outputs of a function, gradient of a loss by its argument from those by its outputs)
@@ -27,7 +27,8 @@ class Pull:
         self.sums: list[Tensor | None] = [None] * len(parameters)
         self.due = True
         self._wanted = [i for i, x in enumerate(parameters) if x.requires_grad]
-        self._outside = any(x.grad_fn is not None or x._backward_hooks for x in parameters)
+        self._made = made_outside(parameters)
+        self._outside = self._made or any(x._backward_hooks for x in parameters)
         self._settled = False
 
     def __call__(self, function: Callable[[Tensor], Tensors], x: Tensor) -> Pulled:
@@ -55,16 +56,30 @@ class Pull:
         if not pairs:
             return (None,) * len(inputs)
         of = [x for x in inputs if x.requires_grad]
-        parameters = [self.parameters[i] for i in self._wanted]
+        wanted = reached([y for y, _ in pairs], self.parameters) if self._made else self._wanted
+        parameters = [self.parameters[i] for i in wanted]
         with apart(parameters) if self._outside else nullcontext():
             found = torch.autograd.grad(
                 [y for y, _ in pairs], [*of, *parameters], [g for _, g in pairs], allow_unused=True, retain_graph=True
             )
-        for i, g in zip(self._wanted, found[len(of) :], strict=True):
-            before = self.sums[i]
-            self.sums[i] = before if g is None else g if before is None else before + g
+        self._add(wanted, found[len(of) :])
         named = dict(zip(map(id, of), found, strict=False))
         return tuple(named.get(id(x)) for x in inputs)
+
+    def _add(self, wanted: list[int], found: Sequence[Tensor | None]) -> None:
+        known: list[Tensor] = []
+        more: list[Tensor] = []
+        for i, g in zip(wanted, found, strict=True):
+            before = self.sums[i]
+            if g is None:
+                continue
+            if before is None:
+                self.sums[i] = g.clone()
+            else:
+                known.append(before)
+                more.append(g)
+        if known:
+            torch._foreach_add_(known, more)
 
     def check(self, values: list[Tensor], inputs: list[Tensor], again: Callable[[], list[Tensor]]) -> None:
         """Refuse leaves that are not known. Those that the functions make themselves are others when asked again."""

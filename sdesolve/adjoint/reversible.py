@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdesolve.adjoint.pull import Pull
 from sdesolve.adjoint.retrace import Found, Retraced, Tape
-from sdesolve.adjoint.trail import Kept, Trail, chooser, gradient
+from sdesolve.adjoint.trail import Kept, Trail, gradient
 from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
 from sdesolve.errors import CompileError, message
@@ -87,7 +87,7 @@ class Reversible(Way):
             for number, inc, taken in trail.backwards():
                 state = trail.followed(tape.kept.states.get(number + 1, at.state))
                 at = at._replace(state=state)
-                at = method.undo(system, inc, at, chooser(taken, system.spec), pull)
+                at = method.undo(system, inc, at, taken, pull)
                 output = gradient(trail, number, grad) if number else None
                 pull.due = output is not None
                 at = _with_output(at, output)

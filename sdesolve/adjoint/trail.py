@@ -6,7 +6,7 @@ steps alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
@@ -19,9 +19,9 @@ from sdesolve.fixed import FixedLoop, FixedRun, shadows
 from sdesolve.lattice_clock import PathNoise
 from sdesolve.loop import Loop, followed
 from sdesolve.methods.method import Increments, Method, State
+from sdesolve.methods.reversible import Taken
 from sdesolve.outputs import Round
 from sdesolve.plan import FixedPlan
-from sdesolve.state import StateSpec
 from sdesolve.system import System
 
 
@@ -64,11 +64,11 @@ class Landed(NamedTuple):
 
 
 class Past(NamedTuple):
-    """A step that is behind: its number, its increments, and whose it was, (batch,); None: everyone's."""
+    """A step that is behind: its number, its increments, and whose it was."""
 
     number: int
     inc: Increments
-    taken: Tensor | None
+    taken: Taken
 
 
 class Trail(Protocol):
@@ -123,7 +123,7 @@ class FixedTrail:
                 taken = None if self.plan.table.shared else (inc.h != 0).reshape(-1)
                 if self.wrong is not None:
                     taken = ~self.wrong if taken is None else taken & ~self.wrong
-                yield Past(k, inc, taken)
+                yield Past(k, inc, Taken(taken, self.system.spec.batched))
 
     def take(self, state: State, first: int, last: int) -> Segment:
         run = FixedRun([self.y0], np.full_like(self.plan.table.saves, -1))
@@ -169,7 +169,7 @@ class AdaptiveTrail:
         inc = Increments(loop.to_state(r.t0), loop.to_state(r.t1), loop.to_state(r.h), *noise)
         if taken is not None and loop.clock.lanes == loop.system.spec.batch:
             inc = loop.resting(inc, ~taken)
-        return Past(number, inc, taken)
+        return Past(number, inc, Taken(taken, self.system.spec.batched))
 
     def take(self, state: State, first: int, last: int) -> Segment:
         outputs = []
@@ -181,7 +181,8 @@ class AdaptiveTrail:
 
     def _step(self, state: State, number: int) -> State:
         loop, r = self.loop, self.rounds[number]
-        state, (_, inc, taken) = self.followed(state), self._past(number)
+        state, (_, inc, whose) = self.followed(state), self._past(number)
+        taken = whose.mask
         new = loop.method.step(loop.system, state, inc).state
         state = new if taken is None else loop.choose(taken, new, state)
         if r.stale is not None and r.after is not None:
@@ -217,12 +218,3 @@ def _put(trail: Trail, landed: Landed, values: Tensor, others: Tensor) -> Tensor
     if not spec.batched:
         return torch.where(mask[0], values[rows[0]], others)
     return torch.where(spec.expand(mask), values[rows, torch.arange(spec.batch, device=values.device)], others)
-
-
-def chooser(taken: Tensor | None, spec: StateSpec) -> Callable[[Tensor, Tensor], Tensor]:
-    """(new, old) -> new where ``taken``, (batch,), is true; None: everywhere."""
-    if taken is None:
-        return lambda new, old: new
-    if not spec.batched:
-        return lambda new, old: torch.where(taken[0], new, old)
-    return lambda new, old: torch.where(taken.reshape(-1, *(1,) * (new.ndim - 1)), new, old)

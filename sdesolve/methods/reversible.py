@@ -6,6 +6,7 @@ Each carries a second state z beside y, with z_0 = y_0. Steps forwards and back 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -37,14 +38,29 @@ class Behind(NamedTuple):
     back: Callable[[Sequence[Tensor]], Tensor] | None = None
 
 
-#: (new, old) -> new for the trajectories that took the step
-Chosen = Callable[[Tensor, Tensor], Tensor]
+@dataclass(frozen=True)
+class Taken:
+    """Whose a step was: (batch,), or None for everyone's."""
+
+    mask: Tensor | None
+    batched: bool = True
+
+    def choose(self, new: Tensor, old: Tensor) -> Tensor:
+        """The new values of those, the old of the others."""
+        return new if self.mask is None else torch.where(self._wide(self.mask, new), new, old)
+
+    def alone(self, x: Tensor) -> Tensor:
+        """The values of those, 0 for the others."""
+        return x if self.mask is None else torch.where(self._wide(self.mask, x), x, 0.0)
+
+    def _wide(self, mask: Tensor, x: Tensor) -> Tensor:
+        return mask.reshape(-1, *(1,) * (x.ndim - 1)) if self.batched else mask[0]
 
 
 class ReversibleMethod(Method):
     """Base of methods whose steps can be taken back."""
 
-    def undo(self, system: System, inc: Increments, at: Behind, chosen: Chosen, pull: Pulled) -> Behind:
+    def undo(self, system: System, inc: Increments, at: Behind, taken: Taken, pull: Pulled) -> Behind:
         """From behind a step to before it, with the gradients of both."""
         raise NotImplementedError
 
@@ -81,29 +97,28 @@ class ReversibleHeun(ReversibleMethod):
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
         y, (z, *fields) = state.y, state.cache
         change = change_by(system, inc, fields)
-        z1 = 2 * y - z + change
+        z1 = torch.add(change - z, y, alpha=2)
         fields1 = fields_at(system, inc.t1, z1)
         change1 = change_by(system, inc, fields1)
-        y1 = y + 0.5 * (change + change1)
+        y1 = torch.add(y, change + change1, alpha=0.5)
         powers = _powers(system, inc, y, y1) if dense else ()
         return Step(State(y1, (z1, *fields1)), 0.5 * (change1 - change) if error else None, None, powers)
 
-    def undo(self, system: System, inc: Increments, at: Behind, chosen: Chosen, pull: Pulled) -> Behind:
+    def undo(self, system: System, inc: Increments, at: Behind, taken: Taken, pull: Pulled) -> Behind:
         y1, (z1, *fields1) = at.state.y, at.state.cache
         a, (b, *slopes) = at.gradient.y, at.gradient.cache
         back = at.back or pull(lambda z: fields_at(system, inc.t1, z), z1)[1]
         # y_1 reads the fields at z_1, which then hand on what they have got to z_1
-        none = torch.zeros_like(a)
-        slopes = [s + chosen(x, torch.zeros_like(x)) for s, x in zip(slopes, _pull(system, inc, 0.5 * a), strict=True)]
-        passed = [chosen(s, torch.zeros_like(s)) for s in slopes]
-        b = b + chosen(back(passed), none)
+        half = 0.5 * a
+        slopes = [s + taken.alone(x) for s, x in zip(slopes, _pull(system, inc, half), strict=True)]
+        b = b + taken.alone(back([taken.alone(s) for s in slopes]))
 
         change1 = change_by(system, inc, fields1)
-        z = chosen(2 * y1 - z1 - change1, z1)
+        z = taken.choose(torch.sub(y1 - change1, z1).add_(y1), z1)
         fields, back = pull(lambda z: fields_at(system, inc.t0, z), z)
-        y = chosen(y1 - 0.5 * (change_by(system, inc, fields) + change1), y1)
-        slopes = [chosen(x, s) for x, s in zip(_pull(system, inc, 0.5 * a + b), slopes, strict=True)]
-        gradient = State(chosen(a + 2 * b, a), (chosen(-b, b), *slopes))
+        y = taken.choose(torch.sub(y1, change_by(system, inc, fields).add_(change1), alpha=0.5), y1)
+        slopes = [taken.choose(x, s) for x, s in zip(_pull(system, inc, half + b), slopes, strict=True)]
+        gradient = State(taken.choose(torch.add(a, b, alpha=2), a), (taken.choose(-b, b), *slopes))
         return Behind(State(y, (z, *fields)), gradient, back)
 
 
@@ -115,11 +130,10 @@ def fields_at(system: System, t: Tensor, z: Tensor) -> Tensors:
 
 def change_by(system: System, inc: Increments, fields: Sequence[Tensor]) -> Tensor:
     """f h + g dW."""
-    change = inc.h * fields[0]
     if len(fields) == 1:
-        return change
+        return inc.h * fields[0]
     assert inc.w is not None
-    return change + system.noise_term(fields[1], inc.w)
+    return torch.addcmul(system.noise_term(fields[1], inc.w), fields[0], inc.h)
 
 
 def _pull(system: System, inc: Increments, a: Tensor) -> list[Tensor]:
@@ -172,18 +186,17 @@ class Coupled(ReversibleMethod):
         after = State(y1, (z - self._change(system, _reversed(inc), y1),))
         return Step(after, inner.error, None, _powers(system, inc, y, y1) if dense else ())
 
-    def undo(self, system: System, inc: Increments, at: Behind, chosen: Chosen, pull: Pulled) -> Behind:
+    def undo(self, system: System, inc: Increments, at: Behind, taken: Taken, pull: Pulled) -> Behind:
         y1, (z1,), c = at.state.y, at.state.cache, self.coupling
         a, (b,) = at.gradient.y, at.gradient.cache
-        none = torch.zeros_like(a)
         (change,), back = pull(lambda y: (self._change(system, _reversed(inc), y),), y1)
-        z = chosen(z1 + change, z1)
-        a = a + back((chosen(-b, none),))
+        z = taken.choose(z1 + change, z1)
+        a = a + back((taken.alone(-b),))
         (change,), back = pull(lambda z: (self._change(system, inc, z),), z)
-        y = chosen((y1 - (1 - c) * z - change) / c, y1)
-        passed = chosen(a, none)
-        b = b + chosen((1 - c) * a, none) + back((passed,))
-        return Behind(State(y, (z,)), State(chosen(c * a, a), (b,)))
+        y = taken.choose(torch.add(y1 - change, z, alpha=c - 1) / c, y1)
+        passed = taken.alone(a)
+        b = torch.add(b, passed, alpha=1 - c) + back((passed,))
+        return Behind(State(y, (z,)), State(taken.choose(c * a, a), (b,)))
 
     def _change(self, system: System, inc: Increments, y: Tensor) -> Tensor:
         """Psi_h(t, y)."""

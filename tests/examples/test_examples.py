@@ -1,0 +1,89 @@
+"""The examples run, shortened, and what they compute is what they say."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import sdesolve as ss
+
+FOLDER = Path(__file__).resolve().parents[2] / "examples"
+
+
+def example(name):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "backsolve"])
+def test_neural_ode(tmp_path, adjoint):
+    found = example("neural_ode").main(
+        ["--steps", "12", "--trajectories", "8", "--adjoint", adjoint, "--output", str(tmp_path)]
+    )
+    assert found["last loss"] < 0.7 * found["first loss"]
+    assert json.loads((tmp_path / "report.json").read_text()) == found
+    assert (tmp_path / "neural_ode.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "method, adjoint", [("euler_maruyama", "direct"), ("reversible_heun", "reversible"), ("sra1", "checkpoint")]
+)
+def test_latent_sde(tmp_path, method, adjoint):
+    arguments = ["--steps", "4", "--batch", "4", "--dt", "0.1", "--method", method, "--adjoint", adjoint]
+    found = example("latent_sde").main([*arguments, "--output", str(tmp_path)])
+    assert found["negative bound a number, last ten"] < found["negative bound a number, first"]
+    assert json.loads((tmp_path / "report.json").read_text()) == found
+    assert (tmp_path / "latent_sde.png").stat().st_size > 10_000
+
+
+def test_the_paths_kl_is_that_of_girsanov():
+    """Constant drifts f and h: 1/2 |f - h|^2 / g^2 T for every path; it is 0 where they are the same."""
+    module = example("latent_sde")
+    torch.manual_seed(0)
+    model = module.LatentSDE(latent=2)
+    for net in (model.posterior, model.prior):
+        torch.nn.init.zeros_(net[-1].weight)
+    with torch.no_grad():
+        model.posterior[-1].bias.copy_(torch.tensor([0.7, -0.2]))
+        model.prior[-1].bias.copy_(torch.tensor([0.1, 0.3]))
+        model.log_g.copy_(torch.tensor([0.5, 2.0]).log())
+    times = torch.linspace(0, 3, 7)
+    _, path, _ = model.sample_posterior(torch.randn(5, 7), times, seed=0, dt=0.1)
+    torch.testing.assert_close(path, torch.full((5,), 0.5 * (0.6**2 / 0.25 + 0.5**2 / 4) * 3))
+    with torch.no_grad():
+        model.prior[-1].bias.copy_(model.posterior[-1].bias)
+    assert model.sample_posterior(torch.randn(5, 7), times, seed=0, dt=0.1)[1].abs().max() == 0
+
+
+def test_gradients_of_the_bound_are_the_same_by_all_exact_ways():
+    module = example("latent_sde")
+    _, series = module.sunspots()
+    windows, found = torch.stack([series[k : k + 20] for k in (0, 40, 100)]), []
+    for adjoint in ("direct", "checkpoint", "reversible"):
+        torch.manual_seed(0)
+        model = module.LatentSDE()
+        how = {"dt": 0.05, "method": "reversible_heun", "adjoint": adjoint}
+        loss, _ = model.bound(windows, module.YEAR * torch.arange(20), 1.0, seed=1, **how)
+        loss.backward()
+        found.append(torch.cat([p.grad.reshape(-1) for p in model.parameters()]))
+    for other in found[1:]:
+        assert (other - found[0]).norm() < 1e-4 * found[0].norm()
+
+
+def test_ctrl_c_keeps_what_is_learned(tmp_path, monkeypatch, capsys):
+    module, solve, calls = example("neural_ode"), ss.solve, []
+
+    def interrupted(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return solve(*arguments, **options)
+
+    monkeypatch.setattr(module.ss, "solve", interrupted)
+    found = module.main(["--steps", "50", "--trajectories", "4", "--output", str(tmp_path)])
+    assert found["steps"] == 2 and "stopped after 2 of 50 steps" in capsys.readouterr().out
+    assert (tmp_path / "neural_ode.png").exists()
