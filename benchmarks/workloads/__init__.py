@@ -1,9 +1,29 @@
 """The workloads, by name, in the order in which they run."""
 
 from benchmarks.workload import Workload
-from benchmarks.workloads import adaptive_sde, gbm, gradients, likelihood, lorenz, neural_ode, neural_sde, scaling
+from benchmarks.workloads import (
+    adaptive_sde,
+    gbm,
+    gradients,
+    likelihood,
+    lorenz,
+    neural_ode,
+    neural_sde,
+    neural_sde_gradients,
+    scaling,
+)
 
 WORKLOADS: dict[str, Workload] = {
     module.WORKLOAD.name: module.WORKLOAD
-    for module in (gbm, lorenz, neural_ode, neural_sde, likelihood, adaptive_sde, scaling, gradients)
+    for module in (
+        gbm,
+        lorenz,
+        neural_ode,
+        neural_sde,
+        neural_sde_gradients,
+        likelihood,
+        adaptive_sde,
+        scaling,
+        gradients,
+    )
 }

@@ -67,7 +67,7 @@ def ode_case(steps: int, device: torch.device) -> Case:
     ode = ss.ODE(field)
 
     def ours(**options: Any) -> Tensor:
-        return ss.solve(ode, y0, ts, method="heun", dt=1 / steps, **options).ys[-1]
+        return ss.solve(ode, y0, ts, dt=1 / steps, **({"method": "heun"} | options)).ys[-1]
 
     def theirs(name: str) -> Tensor:
         import torchdiffeq
@@ -76,7 +76,7 @@ def ode_case(steps: int, device: torch.device) -> Case:
         ys: Tensor = getattr(torchdiffeq, name)(field, y0, ts, method="heun2", options=options)
         return ys[-1]
 
-    contenders = _ours(field, ours, steps, backsolve=True)
+    contenders = _ours(field, ours, steps)
     turns = _turns(steps)
     for name in ("odeint", "odeint_adjoint"):
         run = partial(gradient, field, partial(theirs, name))
@@ -91,7 +91,7 @@ def sde_case(steps: int, device: torch.device) -> Case:
     sde = ss.SDE(field, lambda t, y: NOISE * torch.ones_like(y), additive=True, calculus="stratonovich")
 
     def ours(**options: Any) -> Tensor:
-        return ss.solve(sde, y0, ts, method="heun", dt=1 / steps, seed=0, **options).ys[-1]
+        return ss.solve(sde, y0, ts, dt=1 / steps, seed=0, **({"method": "heun"} | options)).ys[-1]
 
     def theirs(name: str, method: str) -> Tensor:
         import torchsde
@@ -100,7 +100,7 @@ def sde_case(steps: int, device: torch.device) -> Case:
         ys: Tensor = getattr(torchsde, name)(field, y0, ts, bm=bm, dt=1 / steps, method=method)
         return ys[-1]
 
-    contenders = _ours(field, ours, steps, backsolve=False)
+    contenders = _ours(field, ours, steps)
     for name, method in (("sdeint", "heun"), ("sdeint_adjoint", "reversible_heun")):
         if steps <= 1_000:
             run = partial(gradient, field, partial(theirs, name, method))
@@ -110,15 +110,15 @@ def sde_case(steps: int, device: torch.device) -> Case:
     return _case("neural SDE, Heun's method, forward + backward", steps, contenders, 0.05)
 
 
-def _ours(field: Field, solve: Any, steps: int, backsolve: bool) -> list[Contender]:
+def _ours(field: Field, solve: Any, steps: int) -> list[Contender]:
     ways: dict[str, dict[str, Any]] = {
         "direct": {},
         "checkpoint": {"adjoint": "checkpoint"},
         f"checkpoint of {BUDGET}": {"adjoint": ss.Checkpoint(BUDGET)},
         "direct, compiled": {"compile": True},
+        "backsolve": {"adjoint": "backsolve"},
+        "reversible Heun": {"adjoint": "reversible", "method": "reversible_heun"},
     }
-    if backsolve:
-        ways |= {"backsolve": {"adjoint": "backsolve"}}
     return [
         Contender(f"sdesolve {name}", "ours", partial(gradient, field, partial(solve, **options)), turns=_turns(steps))
         for name, options in ways.items()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import sdesolve as ss
 from benchmarks.reference import in_double, relative_error, rk4
 from benchmarks.workload import Case, Contender, Target, Workload
+from benchmarks.workloads.network_calls import floor as floor_of
 
 BATCH, DIMENSION, WIDTH, TOLERANCE = 512, 16, 64, 1e-5
 
@@ -63,6 +64,21 @@ def cases(device: torch.device) -> Sequence[Case]:
     with torch.no_grad():
         count = int(ours(shared_steps=True).stats.drift_evaluations.max())
 
+    def evaluations(**options: Any) -> tuple[int, int]:
+        """Calls of the network, forwards and backwards."""
+        calls = [0]
+
+        def counted(t: Tensor, y: Tensor) -> Tensor:
+            calls[0] += 1
+            out: Tensor = field.net(y)
+            return out
+
+        y = ss.solve(ss.ODE(counted), y0, ts, rtol=TOLERANCE, atol=TOLERANCE, shared_steps=True, **options).ys[-1]
+        forwards = calls[0]
+        y.square().mean().backward(inputs=list(field.parameters()))
+        field.zero_grad()
+        return forwards, calls[0] - forwards
+
     def network_calls() -> Tensor:
         y = y0
         for _ in range(count):
@@ -83,7 +99,19 @@ def cases(device: torch.device) -> Sequence[Case]:
     step = lambda end: partial(training_step, field, end)
     solving = lambda **options: step(lambda: ours(**options).ys[-1])
     floor, peers = f"{count} network calls alone", ("torchdiffeq odeint", "torchdiffeq odeint_adjoint")
-    back = {"shared_steps": True, "adjoint": "backsolve"}
+    back: dict[str, Any] = {"shared_steps": True, "adjoint": "backsolve"}
+    floor_back = floor_of("backsolve", [field.net], y0, *evaluations(adjoint="backsolve"))
+    many = torch.linspace(0, 1, 101, device=device)
+
+    def along_the_way(times: Tensor) -> Tensor:
+        """y(1), and the gradient of the mean square of all outputs."""
+        ys = ss.solve(ode, y0, times, rtol=TOLERANCE, atol=TOLERANCE, **back).ys
+        gradients = torch.autograd.grad(ys.square().mean(), list(field.parameters()))
+        return torch.cat([ys[-1].detach().reshape(-1), *(g.reshape(-1) for g in gradients)])
+
+    def along_error(answer: Tensor) -> float:
+        return relative_error(halves(in_double(answer))[0], exact()[0])
+
     return [
         Case(
             f"MLP 16-64-64-16, batch {BATCH}, forward + backward",
@@ -97,12 +125,28 @@ def cases(device: torch.device) -> Sequence[Case]:
                 Contender(peers[0], "peer", step(lambda: theirs("odeint")), needs="torchdiffeq"),
                 Contender(peers[1], "peer", step(lambda: theirs("odeint_adjoint")), needs="torchdiffeq"),
                 Contender(floor, "floor", step(network_calls)),
+                floor_back,
             ],
             error,
             "relative error of y(1) and of the gradient against RK4 in float64",
             2e-4,
-            [Target(SHARED, peers, 1.4), Target(SHARED, floor, 1 / 1.3)],
-        )
+            [
+                Target(SHARED, peers, 1.4),
+                Target(SHARED[0], floor, 1 / 1.3),
+                Target("sdesolve, backsolve", floor_back.name, 1 / 1.3),
+            ],
+        ),
+        Case(
+            f"MLP 16-64-64-16, batch {BATCH}, backsolve of 2 and of 101 output times",
+            [
+                Contender("2 output times", "ours", partial(along_the_way, ts)),
+                Contender("101 output times", "ours", partial(along_the_way, many)),
+            ],
+            along_error,
+            "relative error of y(1) against RK4 in float64",
+            2e-4,
+            [Target("101 output times", "2 output times", 1 / 1.5)],
+        ),
     ]
 
 

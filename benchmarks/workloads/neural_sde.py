@@ -59,6 +59,21 @@ def start() -> tuple[NeuralSDE, Tensor]:
         return NeuralSDE(), torch.randn(BATCH, DIMENSION)
 
 
+def path_of_seed(y0: Tensor, dt: float, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Lengths of the steps to t = 1, and the increments that a solve with fixed steps takes for this seed."""
+    steps = round(1 / dt)
+    path = ss.BrownianPath(seed, tuple(y0.shape), cell=dt, dtype=y0.dtype, device=y0.device)
+    return torch.full((steps,), dt), cast(Tensor, path.increments(0, steps))
+
+
+def path_of_torchsde(bm: Callable[[Tensor, Tensor], Tensor], dt: float, ts: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of torchsde, whose steps add up in float32."""
+    times = [ts[0]]
+    while times[-1] < ts[-1]:
+        times.append(torch.minimum(times[-1] + dt, ts[-1]))
+    return torch.stack(times).diff(), torch.stack([bm(*pair) for pair in pairwise(times)])
+
+
 def case(dt: float, name: str, device: torch.device) -> Case:
     """Each answer is judged along its own path, which must be one of a Brownian motion."""
     networks, y0 = start()
@@ -69,11 +84,7 @@ def case(dt: float, name: str, device: torch.device) -> Case:
     def ours(compile: bool) -> Answer:
         with torch.no_grad():
             ys = ss.solve(sde, y0, ts, dt=dt, method="heun", seed=0, compile=compile).ys
-        return Answer(ys[-1], our_path)
-
-    def our_path() -> tuple[Tensor, Tensor]:
-        path = ss.BrownianPath(0, tuple(y0.shape), cell=dt, dtype=y0.dtype, device=device)
-        return torch.full((steps,), dt), cast(Tensor, path.increments(0, steps))
+        return Answer(ys[-1], lambda: path_of_seed(y0, dt))
 
     def theirs() -> Answer:
         import torchsde
@@ -82,13 +93,7 @@ def case(dt: float, name: str, device: torch.device) -> Case:
         bm = torchsde.BrownianInterval(ts[0], ts[-1], size=tuple(y0.shape), dtype=y0.dtype, device=device, entropy=0)
         with torch.no_grad():
             ys = torchsde.sdeint(networks, y0, ts, bm=bm, dt=dt, method="heun")
-        return Answer(ys[-1], lambda: their_path(bm))
-
-    def their_path(bm: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        times = [ts[0]]
-        while times[-1] < ts[-1]:
-            times.append(torch.minimum(times[-1] + dt, ts[-1]))
-        return torch.stack(times).diff(), torch.stack([bm(*pair) for pair in pairwise(times)])
+        return Answer(ys[-1], lambda: path_of_torchsde(bm, dt, ts))
 
     def network_calls() -> Tensor:
         with torch.no_grad():

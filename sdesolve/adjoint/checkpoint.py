@@ -1,22 +1,20 @@
 """Gradients by recursive checkpointing: the gradients of `direct`, in memory that hardly grows with the steps.
 
-Of N steps, s states are kept on the way forwards. On the way back a stretch between two of them is taken again, from
-the state at its start; if it is long, it is divided, and a state in its middle is kept where one that is done with made
-room. Divided in the best way, s states reach over C(s + r, s) stretches if each step may be taken again r times
-(Griewank & Walther 2000, ACM Trans. Math. Softw. 26:1, "revolve"). Each stretch of u steps then has its graph once.
+Each stretch of steps (see :mod:`sdesolve.adjoint.stretches`) has its graph once.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import comb
 
 import torch
 from torch import Tensor
 
+from sdesolve.adjoint.checkpoint_compiled import CompiledCheckpoint
 from sdesolve.adjoint.parameters import apart
 from sdesolve.adjoint.pull import Pull
 from sdesolve.adjoint.retrace import Found, Retraced, Tape
+from sdesolve.adjoint.stretches import Stretches
 from sdesolve.adjoint.trail import Kept, Segment, Trail, budget, gradient
 from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
@@ -55,10 +53,13 @@ class Checkpoint(Way):
 
     def run(self, plan: FixedPlan | AdaptivePlan, captured: Captured) -> Adjoint:
         """How the plan is run."""
-        if plan.compile_chunk is not None:
-            advice = "Use adjoint='direct' or 'backsolve', or drop compile=True."
-            raise CompileError(message("compile", "True with adjoint='checkpoint'", "one of the two", advice))
-        return Retraced(plan, captured, self)
+        if plan.compile_chunk is None:
+            return Retraced(plan, captured, self)
+        if isinstance(plan, AdaptivePlan):
+            advice = "Use adjoint='direct' or 'backsolve', fixed steps, or drop compile=True."
+            got = "True with adjoint='checkpoint' and adaptive steps"
+            raise CompileError(message("compile", got, "it with fixed steps", advice))
+        return CompiledCheckpoint(plan, captured, self.steps)
 
     def tape(self) -> Tape:
         """Which keeps states."""
@@ -79,26 +80,18 @@ class _Tape(Tape):
         self.kept(state)
 
 
-class _Back:
-    """The way back. room : how many states may be held, and of how many steps the graph."""
+class _Back(Stretches[Cotangents]):
+    """The way back through steps whose graph autograd makes."""
 
     def __init__(self, trail: Trail, grad: Tensor, parameters: list[Tensor], room: int) -> None:
-        self.trail, self.grad, self.room, self.pull = trail, grad, room, Pull(parameters)
+        super().__init__(room)
+        self.trail, self.grad, self.pull = trail, grad, Pull(parameters)
 
     def run(self, kept: dict[int, State], y0: Tensor) -> Found:
-        """Gradients by y0 and the parameters. Kept states go as they are done with, all but the first: should someone
-        ask again, this one is enough."""
-        last = self.trail.count
-        if last > 0:
-            kept.pop(last, None)
-        cotangent = self._add((None,) * (1 + len(kept[0].cache)), last)
-        while last > 0:
-            first = max(k for k in kept if k < last)
-            state = kept.pop(first) if first else kept[0]
-            free = self.room - len(kept) - (first > 0)
-            cotangent = self._stretch(first, last, state, cotangent, free)
-            last = first
-        return self._start(y0, cotangent), *self.pull.sums
+        """Gradients by y0 and the parameters."""
+        count = self.trail.count
+        end = self._add((None,) * (1 + len(kept[0].cache)), count)
+        return self._start(y0, self.back(kept, count, end)), *self.pull.sums
 
     def with_graph(self, y0: Tensor) -> Found:
         """The same with a graph of their own: all steps again, with a graph."""
@@ -121,19 +114,11 @@ class _Back:
         y, *cache = cotangent
         return cotangent if more is None else (more if y is None else y + more, *cache)
 
-    def _stretch(self, first: int, last: int, state: State, cotangent: Cotangents, free: int) -> Cotangents:
-        """Cotangents of the state before the steps first <= k < last, from those behind them; ``free`` states more may
-        be kept."""
-        while last - first > self.room:
-            units = -(-(last - first) // self.room)
-            middle = first + self.room * divide(units, free + 1)
-            with torch.no_grad():
-                between = self.trail.take(state, first, middle).state
-            cotangent = self._stretch(middle, last, between, cotangent, free - 1)
-            last = middle
-        return self._pulled(first, last, state, cotangent)
+    def between(self, state: State, first: int, last: int) -> State:
+        with torch.no_grad():
+            return self.trail.take(state, first, last).state
 
-    def _pulled(self, first: int, last: int, state: State, cotangent: Cotangents) -> Cotangents:
+    def pulled(self, first: int, last: int, state: State, cotangent: Cotangents) -> Cotangents:
         """The same for steps of which the graph is made."""
         inputs = [x.detach().requires_grad_(_real(x)) for x in (state.y, *state.cache)]
         segment = self._again(inputs, first, last)
@@ -164,13 +149,3 @@ def _values(segment: Segment) -> list[Tensor]:
 
 def _real(x: Tensor) -> bool:
     return x.is_floating_point() or x.is_complex()
-
-
-def divide(count: int, states: int) -> int:
-    """Behind how many of ``count`` > 1 stretches to keep a state, where so many may be held, that at the start among
-    them."""
-    again = 0
-    while comb(states + again, states) < count:
-        again += 1
-    # the first part is gone through once less with as many states, the second as often with one state less
-    return min(comb(states + again - 1, states), count - 1)

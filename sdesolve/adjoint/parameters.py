@@ -21,7 +21,7 @@ def parameters_of(system: System, captured: Captured, t0: Tensor, y0: Tensor) ->
     these."""
     if torch._C._functorch.peek_interpreter_stack() is not None:
         advice = "With fixed steps, adjoint='direct' goes through torch.func transforms."
-        raise ValueError(message("adjoint", "'checkpoint' or 'backsolve' inside torch.func", "'direct' there", advice))
+        raise ValueError(message("adjoint", "another one than 'direct' inside torch.func", "'direct' there", advice))
     with torch.enable_grad():
         found = [system.drift(t0, y0.detach())]
         if system.is_sde:
@@ -88,11 +88,12 @@ def refuse(missing: Tensor) -> NoReturn:
     )
 
 
-def refuse_second(adjoint: str) -> NoReturn:
+def refuse_second(adjoint: str, compiled: bool = False) -> NoReturn:
     """Raise, as gradients of gradients were asked for."""
+    how = " with compile=True" if compiled else ""
     raise SolveError(
-        f"adjoint: {adjoint!r} was asked for gradients of its gradients (create_graph=True); accepted is one "
-        "derivative. adjoint='direct' and 'checkpoint' can be differentiated as often as you like."
+        f"adjoint: {adjoint!r}{how} was asked for gradients of its gradients (create_graph=True); accepted is one "
+        "derivative. Without compile=True 'direct' and 'checkpoint' can be differentiated as often as you like."
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdesolve.adjoint.parameters import refuse_second
 from sdesolve.capture import Captured
 from sdesolve.clock import Landings
 from sdesolve.compiled import adaptive, fixed
@@ -20,9 +21,10 @@ from sdesolve.compiled.layout import unpack_states
 from sdesolve.compiled.lift import Lifted, Pure, some_of
 from sdesolve.compiled.replay import Cotangents, Tensors, lifted_of, replay_adaptive, replay_fixed
 from sdesolve.compiled.step import lifted_init
-from sdesolve.errors import CompileError, SolveError, message
+from sdesolve.errors import CompileError, message
 from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result, first_time
 from sdesolve.solution import Status
+from sdesolve.system import System
 
 
 class Replay:
@@ -35,17 +37,10 @@ class Replay:
     def run(self, y0: Tensor, report: Report | None = None) -> Result:
         """Run as one autograd.Function of y0 and of every tensor that the steps read."""
         plan = self.plan
-        if not torch.is_grad_enabled() or not self._differentiable(y0):
+        if not torch.is_grad_enabled() or not differentiable(plan, self.captured, y0):
             with torch.no_grad():
                 return plan.run(y0.detach(), report)
-        if plan.system.problem.vectorize:
-            raise CompileError(
-                message(
-                    "compile",
-                    "True with vectorize=True in the problem and adjoint='direct', where gradients are wanted",
-                    "compile=False, adjoint='backsolve', torch.no_grad(), or a function of the whole batch",
-                )
-            )
+        refuse_vectorized(plan.system)
         tape: list[Any] = []
         compiler = adaptive.compile_adaptive if isinstance(plan, AdaptivePlan) else fixed.compile_fixed
         plan = replace(plan, compile_chunk=partial(compiler, tape=tape))
@@ -53,23 +48,34 @@ class Replay:
             result = plan.run(y0.detach(), report)
         if not tape:
             return result
-        step = lifted_of(plan.system, plan.method, tape[0])
-        first = lifted_init(plan.system, plan.method, first_time(plan), y0) if plan.method.first_evaluations else None
-        run = _Run.of(plan, tape, step, first, result.status)
+        run, step = Recorded.of(plan, tape, y0, result.status)
         ys = [result.ys]  # handed over: what the caller gets is in no graph of its own
         return replace(result, ys=_Replay.apply(run, step.tensors, ys, y0, *some_of(step.tensors, step.wanted)))
 
-    def _differentiable(self, y0: Tensor) -> bool:
-        """Whether anything needs a gradient: known from closures, or seen behind one evaluation."""
-        if y0.requires_grad or self.captured.differentiable():
-            return True
-        system, t0 = self.plan.system, first_time(self.plan)
-        found = [system.drift(t0, y0), *([system.diffusion(t0, y0)] if system.is_sde else [])]
-        return any(x.requires_grad for x in found)
+
+def refuse_vectorized(system: System) -> None:
+    """Raise for functions of one trajectory, whose steps cannot be lifted."""
+    if system.problem.vectorize:
+        raise CompileError(
+            message(
+                "compile",
+                "True with vectorize=True in the problem, where gradients of the steps are wanted",
+                "compile=False, adjoint='backsolve', torch.no_grad(), or a function of the whole batch",
+            )
+        )
+
+
+def differentiable(plan: FixedPlan | AdaptivePlan, captured: Captured, y0: Tensor) -> bool:
+    """Whether anything needs a gradient: known from closures, or seen behind one evaluation."""
+    if y0.requires_grad or captured.differentiable():
+        return True
+    system, t0 = plan.system, first_time(plan)
+    found = [system.drift(t0, y0), *([system.diffusion(t0, y0)] if system.is_sde else [])]
+    return any(x.requires_grad for x in found)
 
 
 @dataclass
-class _Run:
+class Recorded:
     """A solve that was recorded. step, first : the step and the method's cache at the start as pure functions, the
     latter's tensors found among those of the step. wanted : of which of these gradients are wanted."""
 
@@ -83,8 +89,11 @@ class _Run:
     status: Tensor | None
 
     @staticmethod
-    def of(plan: Any, tape: list[Any], step: Lifted, first: Lifted | None, status: Tensor | None) -> _Run:
-        """Of what was lifted at the time of the solve: closures may hold something else by the time of gradients."""
+    def of(plan: Any, tape: list[Any], y0: Tensor, status: Tensor | None) -> tuple[Recorded, Lifted]:
+        """With the step as it was lifted at the time of the solve: closures may hold something else by the time of
+        gradients."""
+        step = lifted_of(plan.system, plan.method, tape[0])
+        first = lifted_init(plan.system, plan.method, first_time(plan), y0) if plan.method.first_evaluations else None
         names = [id(x) for x in step.tensors]
         reads = () if first is None else first.tensors
         # -1, -2, ...: read at the start alone
@@ -96,12 +105,12 @@ class _Run:
         alone = [id(x) for x in others]
         places = tuple(names.index(id(x)) if id(x) in names else -1 - alone.index(id(x)) for x in reads)
         pure = None if first is None else first.pure
-        return _Run(plan, tape, step.pure, step.wanted, pure, places, tuple(others), status)
+        return Recorded(plan, tape, step.pure, step.wanted, pure, places, tuple(others), status), step
 
 
 class _Replay(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, run: _Run, tensors: Tensors, ys: list[Tensor], y0: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, run: Recorded, tensors: Tensors, ys: list[Tensor], y0: Tensor, *parameters: Tensor) -> Tensor:
         ctx.run = run
         # autograd notices those that are changed in place before the gradients are asked for
         ctx.save_for_backward(y0, *tensors)
@@ -110,16 +119,13 @@ class _Replay(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         if torch.is_grad_enabled():
-            raise SolveError(
-                "adjoint: compiled gradients were asked for gradients of themselves (create_graph=True); accepted is "
-                "one derivative. Without compile=True, adjoint='direct' can be differentiated as often as you like."
-            )
+            refuse_second("direct", compiled=True)
         y0, *tensors = (x.detach() for x in ctx.saved_tensors)
         a, *rest = _backwards(ctx.run, grad, y0, tuple(tensors))
         return None, None, None, a, *rest
 
 
-def _backwards(run: _Run, grad: Tensor, y0: Tensor, tensors: Tensors) -> list[Tensor]:
+def _backwards(run: Recorded, grad: Tensor, y0: Tensor, tensors: Tensors) -> list[Tensor]:
     plan, tape, spec = run.plan, run.tape, run.plan.system.spec
     parameters = some_of(tensors, run.wanted)
     assert run.status is not None
@@ -128,7 +134,7 @@ def _backwards(run: _Run, grad: Tensor, y0: Tensor, tensors: Tensors) -> list[Te
         return [torch.zeros_like(y0), *map(torch.zeros_like, parameters)]
     if bool(wrong.any()):
         grad = torch.where(spec.expand(wrong), 0.0, grad)
-        tape = [_without(entry, wrong) for entry in tape]
+        tape = [without(entry, wrong) for entry in tape]
         y0 = torch.where(spec.expand(wrong), y0[(~wrong).nonzero()[0]], y0)
     lifted = Lifted(run.step, tensors)
     zeros = tuple(torch.zeros_like(y0) for _ in range(1 + _caches(tape[0])))
@@ -153,7 +159,7 @@ def _plus(at: Cotangents, grad: Tensor) -> Cotangents:
 
 
 def _fixed(
-    run: _Run, plan: FixedPlan, tape: list[Any], lifted: Lifted, grad: Tensor, y0: Tensor, at: Cotangents
+    run: Recorded, plan: FixedPlan, tape: list[Any], lifted: Lifted, grad: Tensor, y0: Tensor, at: Cotangents
 ) -> Cotangents:
     saves = plan.table.saves
     outputs = {int(k): i for i, k in enumerate(saves)}
@@ -161,11 +167,11 @@ def _fixed(
         if entry.last in outputs:
             at = _plus(at, grad[outputs[entry.last]])
         at = replay_fixed(lifted, run.wanted, entry, at)
-    return _plus(_first_stage(run, first_time(plan), y0, lifted.tensors, at), grad[0])
+    return _plus(first_stage(run, first_time(plan), y0, lifted.tensors, at), grad[0])
 
 
 def _adaptive(
-    run: _Run, plan: AdaptivePlan, tape: list[Any], lifted: Lifted, grad: Tensor, at: Cotangents
+    run: Recorded, plan: AdaptivePlan, tape: list[Any], lifted: Lifted, grad: Tensor, at: Cotangents
 ) -> Cotangents:
     spec = plan.system.spec
     landings = Landings.merge(plan.ts, tuple(plan.control.jumps))
@@ -180,11 +186,11 @@ def _adaptive(
             # here the method's cache was made of y
             lanes = entry.times[0, 0]
             t = spec.expand(lanes) if len(lanes) > 1 else lanes.reshape(())
-            at = _first_stage(run, t, unpack_states(entry.start, entry.shape)[0], lifted.tensors, at)
+            at = first_stage(run, t, unpack_states(entry.start, entry.shape)[0], lifted.tensors, at)
     return _plus(at, grad[0])
 
 
-def _first_stage(run: _Run, t: Tensor, y: Tensor, tensors: Tensors, at: Cotangents) -> Cotangents:
+def first_stage(run: Recorded, t: Tensor, y: Tensor, tensors: Tensors, at: Cotangents) -> Cotangents:
     """The cotangents of a cache that ``init`` made of y, handed on to y and the parameters."""
     _, *cache = at.states
     if run.first is None:
@@ -199,7 +205,7 @@ def _first_stage(run: _Run, t: Tensor, y: Tensor, tensors: Tensors, at: Cotangen
     return Cotangents((at.states[0] + more, *map(torch.zeros_like, cache)), tuple(parameters))
 
 
-def _without(entry: Any, wrong: Tensor) -> Any:
+def without(entry: Any, wrong: Tensor) -> Any:
     """The records, in which trajectories that failed stand with one that did not: no NaN gets into the sums."""
     good = (~wrong).to(torch.int8).argmax().reshape(1)
 

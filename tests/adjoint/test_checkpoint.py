@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
 import sdesolve as ss
-from sdesolve.adjoint.checkpoint import divide
+from sdesolve.adjoint.stretches import divide
 from sdesolve.brownian.steps import OwnSteps
 
 F64 = torch.float64
@@ -380,7 +380,7 @@ def test_noise_of_long_stretches_is_drawn_in_blocks(monkeypatch):
 
 
 def test_torch_func_is_refused_in_words():
-    with pytest.raises(ValueError, match=r"adjoint: got 'checkpoint' or 'backsolve' inside torch.func"):
+    with pytest.raises(ValueError, match=r"adjoint: got another one than 'direct' inside torch.func"):
         torch.func.grad(lambda a: end(lambda t, y: -a * y, torch.ones(2, 1), "checkpoint"))(torch.tensor(0.5))
 
 

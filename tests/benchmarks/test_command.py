@@ -39,7 +39,7 @@ def test_list_names_every_workload(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == SOUND
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(WORKLOADS)
-    names = "gbm lorenz neural_ode neural_sde likelihood adaptive_sde scaling gradients"
+    names = "gbm lorenz neural_ode neural_sde neural_sde_gradients likelihood adaptive_sde scaling gradients"
     assert names.split() == list(WORKLOADS)
 
 
