@@ -168,36 +168,41 @@ def test_compiled_gradients_of_a_vectorized_problem_are_refused():
         ss.solve(ode, torch.ones(2, 1, requires_grad=True), TS.float(), dt=0.5, compile=True)
 
 
-@pytest.mark.parametrize("case", ["ode, fixed", "sde, diagonal"])
-def test_compiled_checkpoints_give_the_gradients_of_direct(case):
-    """Whatever the memory; second derivatives are refused."""
-    make, ts, how = CASES[case]
-    ys, wanted = gradients_of(make, ts, how, "direct")
+@pytest.mark.slow
+def test_compiled_checkpoints_give_the_gradients_of_direct_whatever_their_memory():
+    """A failed trajectory is held apart; second derivatives are refused."""
+    ts = torch.tensor([0.0, 0.37, 1.0], dtype=F64)
+    rate = torch.tensor([[0.3, 1.0], [-1.2, 0.1]], dtype=F64, requires_grad=True)
+    f = lambda t, y: torch.tanh((rate * y[:, None, :]).sum(-1)) + torch.cos(t) + 1e-4 * y**9
+
+    def run(adjoint, rows, **how):
+        y0 = torch.tensor([[0.5, 0.2], [40.0, 1.0], [0.7, -0.3]], dtype=F64)[rows].requires_grad_()
+        sol = ss.solve(ss.ODE(f), y0, ts, dt=0.03, adjoint=adjoint, on_failure="return", **how)
+        good = sol.status == Status.SUCCESS
+        assert good.tolist() == [row != 1 for row in rows]
+        ys = sol.ys[:, good]
+        return ys, torch.autograd.grad(ys.sin().sum(), (y0, rate))
+
+    ys, (wanted_y, wanted) = run("direct", [0, 2])
     for steps in (None, 1, 2, 7, 1000):
+        same, (found_y, found) = run(ss.Checkpoint(steps), [0, 1, 2], compile=True)
+        torch.testing.assert_close(same, ys, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(found_y[[0, 2]], wanted_y, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+        assert (found_y[1] == 0).all()
+    y0 = torch.full((3, 2), 0.5, dtype=F64, requires_grad=True)
+    ys = ss.solve(ss.ODE(f), y0, ts, dt=0.03, adjoint="checkpoint", compile=True).ys
+    with pytest.raises(ss.SolveError, match="'checkpoint' with compile=True was asked for gradients of its gradients"):
+        torch.autograd.grad(ys.sum(), rate, create_graph=True)
+
+
+@pytest.mark.slow
+def test_compiled_checkpoints_of_an_sde_draw_its_noise_again():
+    make, ts, how = CASES["sde, diagonal"]
+    how = how | {"method": "euler_maruyama"}
+    ys, wanted = gradients_of(make, ts, how, "direct")
+    for steps in (None, 3):
         same, found = gradients_of(make, ts, how | {"compile": True}, ss.Checkpoint(steps))
         torch.testing.assert_close(same, ys, rtol=1e-13, atol=1e-13)
         for a, b in zip(found, wanted, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-    y0 = torch.linspace(-0.5, 1.0, 6, dtype=torch.float64).reshape(3, 2).requires_grad_()
-    a = torch.tensor([[0.3, 1.0], [-1.2, 0.1]], dtype=torch.float64, requires_grad=True)
-    ys = ss.solve(make(a), y0, ts, adjoint="checkpoint", compile=True, **how).ys
-    with pytest.raises(ss.SolveError, match="'checkpoint' with compile=True was asked for gradients of its gradients"):
-        torch.autograd.grad(ys.sum(), a, create_graph=True)
-
-
-def test_compiled_checkpoints_hold_a_failed_trajectory_apart():
-    def run(adjoint, rows, **how):
-        y0 = torch.tensor([[0.5, 0.2], [40.0, 1.0], [0.7, -0.3]], dtype=torch.float64)[rows].requires_grad_()
-        a = torch.tensor([[0.3, 1.0], [-1.2, 0.1]], dtype=torch.float64, requires_grad=True)
-        f = ss.ODE(lambda t, y: torch.tanh((a * y[:, None, :]).sum(-1)) + 0.01 * y**9)
-        ts = torch.tensor([0.0, 0.37, 1.0], dtype=torch.float64)
-        sol = ss.solve(f, y0, ts, dt=0.03, adjoint=adjoint, on_failure="return", **how)
-        good = sol.status == ss.Status.SUCCESS
-        return good.tolist(), torch.autograd.grad(sol.ys[:, good].sum(), (y0, a))
-
-    good, (y, a) = run(ss.Checkpoint(3), [0, 1, 2], compile=True)
-    assert good == [True, False, True]
-    _, (wanted_y, wanted_a) = run("direct", [0, 2])
-    torch.testing.assert_close(y[[0, 2]], wanted_y, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(a, wanted_a, rtol=1e-12, atol=1e-12)
-    assert (y[1] == 0).all()

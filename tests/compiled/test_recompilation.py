@@ -94,8 +94,8 @@ def test_twenty_functions_of_one_structure_are_compiled_each():
     for constant in range(20):  # torch's own limit of recompilations is 8
         f = lambda t, y, constant=constant: -constant * y
         with torch.no_grad():
-            ys = ss.solve(ss.ODE(f), torch.ones(2, 1), TS, dt=0.5, method="heun", compile=True).ys[-1]
-            torch.testing.assert_close(ys, ss.solve(ss.ODE(f), torch.ones(2, 1), TS, dt=0.5, method="heun").ys[-1])
+            ys = ss.solve(ss.ODE(f), torch.ones(2, 1), TS, dt=0.5, method="euler", compile=True).ys[-1]
+            torch.testing.assert_close(ys, ss.solve(ss.ODE(f), torch.ones(2, 1), TS, dt=0.5, method="euler").ys[-1])
 
 
 def test_behind_the_last_graph_of_a_function_all_are_made_anew_with_a_warning(monkeypatch):
