@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--steps", type=int, default=600, help="of training (600)")
     parser.add_argument("--batch", type=int, default=32, help="windows a step (32)")
     parser.add_argument("--dt", type=float, default=0.05, help="step of the SDE, in decades (0.05)")
-    parser.add_argument("--method", default="euler_maruyama", help="of the SDE (euler_maruyama)")
+    parser.add_argument("--method", help="of the SDE (euler_maruyama; reversible_heun for reversible)")
     parser.add_argument("--adjoint", default="direct", help="direct, checkpoint, backsolve or reversible (direct)")
     parser.add_argument("--seed", type=int, default=0, help="of the networks (0)")
     parser.add_argument("--output", type=Path, default=Path("out/latent_sde"), help="folder (out/latent_sde)")
@@ -192,7 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     torch.manual_seed(options.seed)
     years, series = sunspots()
     known, later = series[:-HELD_OUT], series[-HELD_OUT:]
-    model, how = LatentSDE(), {"dt": options.dt, "method": options.method, "adjoint": options.adjoint}
+    method = options.method or ("reversible_heun" if options.adjoint == "reversible" else "euler_maruyama")
+    model, how = LatentSDE(), {"dt": options.dt, "method": method, "adjoint": options.adjoint}
     losses = train(model, known, options.steps, options.batch, how)
     seen, ahead = paths(model, known, 200, how)
     error = (seen.mean(1) - known[-WINDOW:]).square().mean().sqrt()

@@ -40,7 +40,7 @@ def captured(problem: nn.Module) -> Captured:
 
 
 def _look(thing: Any, found: Captured, seen: set[int], depth: int) -> None:
-    if depth > _DEPTH or id(thing) in seen or thing is None or isinstance(thing, (int, float, str, bytes, type)):
+    if depth > _DEPTH or id(thing) in seen or thing is None or isinstance(thing, (int, float, str, bytes)):
         return
     seen.add(id(thing))
     if isinstance(thing, nn.Module):
@@ -71,6 +71,10 @@ def _look(thing: Any, found: Captured, seen: set[int], depth: int) -> None:
         inside = list(thing)[:1000]
     elif isinstance(thing, dict):
         inside = list(thing.values())[:1000]
+    elif isinstance(thing, type):
+        # what a class keeps for all its objects; its methods are looked at when it is called
+        values = [] if thing.__module__.split(".")[0] in _FOREIGN else list(vars(thing).values())
+        inside = [x for x in values if isinstance(x, (Tensor, nn.Module, list, tuple, dict, types.FunctionType))]
     elif isinstance(thing, types.ModuleType) or type(thing).__module__.split(".")[0] in _FOREIGN:
         return
     else:
@@ -96,9 +100,13 @@ def _of_function(function: types.FunctionType) -> list[Any]:
             parts.append(cell.cell_contents)
         except ValueError:  # a cell that has no value yet
             continue
-    for name in _names(function.__code__):
-        if name in function.__globals__:
-            parts.append(function.__globals__[name])
+    names = _names(function.__code__)
+    for name in names:
+        value = function.__globals__.get(name)
+        parts.append(value)
+        if isinstance(value, types.ModuleType) and value.__name__.split(".")[0] not in _FOREIGN:
+            # module.helper, module.tensor: the names that are used, not all that is in it
+            parts += [vars(value)[other] for other in names if other in vars(value)]
     return parts
 
 

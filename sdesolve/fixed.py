@@ -29,13 +29,14 @@ class FixedRun:
     """What a loop of fixed steps leaves behind, also when it is interrupted.
 
     kept, place : states, and for each output and trajectory the number of its state (-1: not reached). stuck : (batch,)
-    trajectories whose step failed. survived : (batch,) steps before the first NaN or infinity, if asked for. Dense
-    records as in :func:`sdesolve.interpolate.dense_output`.
+    trajectories whose step failed. end : the state behind the last step. survived : (batch,) steps before the first NaN
+    or infinity, if asked for. Dense records as in :func:`sdesolve.interpolate.dense_output`.
     """
 
     kept: list[Tensor]
     place: np.ndarray
     stuck: Tensor | None = None
+    end: State | None = None
     survived: Tensor | None = None
     times: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     states: list[Tensor] = field(default_factory=list)
@@ -89,6 +90,7 @@ class FixedLoop:
         try:
             for first, last in self._chunks():
                 state = self.advance(state, first, last, due, run, report)
+            run.end = state
         except KeyboardInterrupt as interrupt:
             interrupt.run = run  # type: ignore[attr-defined]
             raise

@@ -22,7 +22,7 @@ from sdesolve.fixed import FixedLoop, FixedRun, shadows
 from sdesolve.interpolate import DenseOutput, dense_output
 from sdesolve.lattice_clock import LatticeClock, PathNoise
 from sdesolve.loop import Carry, Loop, Watcher, failed
-from sdesolve.methods.method import Method
+from sdesolve.methods.method import Method, State
 from sdesolve.outputs import Outputs, Record, Recorder
 from sdesolve.solution import Status
 from sdesolve.start import Beginning, Start, evaluations, first_carry, first_values
@@ -64,10 +64,37 @@ class Interrupted(Exception):  # noqa: N818 - carries a result, and is turned in
 
 def first_time(plan: FixedPlan | AdaptivePlan) -> Tensor:
     """The first time, as the functions are given it."""
+    return _output_time(plan, 0)
+
+
+def last_time(plan: FixedPlan | AdaptivePlan) -> Tensor:
+    """The last time, as the functions are given it."""
+    return _output_time(plan, -1)
+
+
+def _output_time(plan: FixedPlan | AdaptivePlan, i: int) -> Tensor:
     spec = plan.system.spec
-    start = torch.as_tensor(plan.ts[0], dtype=spec.time_dtype, device=spec.device)
+    start = torch.as_tensor(plan.ts[i], dtype=spec.time_dtype, device=spec.device)
     own = isinstance(plan, AdaptivePlan) and not plan.shared
     return spec.expand(start.expand(spec.batch)) if own or len(start) > 1 else start[0]
+
+
+def drew_apart(
+    system: System, method: Method, ys: Tensor, end: State, rtol: float = 0.0, atol: float = 0.0
+) -> Tensor | None:
+    """(batch,) whose method says itself that they have gone wrong: by more than 1000 times the tolerance, or than both
+    half of the solution's size and 10 times the tolerance; None: nobody."""
+    with torch.no_grad():
+        distance = method.discrepancy(end)
+        if distance is None:
+            return None
+        batch = system.spec.batch
+        size = (ys if system.spec.batched else ys[:, None]).abs().reshape(len(ys), batch, -1).amax(-1).amax(0)
+        tolerance = rtol * size + atol
+        most = torch.maximum(0.5 * size, 10 * tolerance)
+        most = torch.minimum(most, 1000 * tolerance) if rtol or atol else most
+        apart = distance.abs().reshape(batch, -1).amax(1) > most
+        return apart if bool(apart.any()) else None
 
 
 class Plan(Protocol):
@@ -172,14 +199,17 @@ class FixedPlan:
     def _status(self, ys: Tensor, run: FixedRun, interrupted: bool) -> tuple[Tensor, Tensor]:
         """Of each trajectory, and a time by which it had not failed."""
         spec = self.system.spec
+        apart = None if run.end is None else drew_apart(self.system, self.method, ys, run.end)
         # no NaN and no infinity has a finite sum
-        if run.stuck is None and not interrupted and bool(torch.isfinite(ys.sum())):
+        if run.stuck is None and apart is None and not interrupted and bool(torch.isfinite(ys.sum())):
             status = torch.full((spec.batch,), int(Status.SUCCESS), device=spec.device)
             return status, torch.as_tensor(self.ts[-1]).expand(spec.batch)
         good = finite(ys if self.system.spec.batched else ys[:, None], 2)
         status = torch.where(good.all(0), int(Status.SUCCESS), int(Status.NONFINITE))
         if run.stuck is not None:
             status = torch.where(run.stuck, int(Status.NOT_CONVERGED), status)
+        if apart is not None:
+            status = torch.where((status == Status.SUCCESS) & apart, int(Status.DREW_APART), status)
         if interrupted:
             arrived = finite(run.kept[-1] if self.system.spec.batched else run.kept[-1][None], 1)
             there = np.broadcast_to(run.place[-1] >= 0, (self.system.spec.batch,)).copy()
@@ -309,6 +339,11 @@ class AdaptivePlan:
         spec, method = self.system.spec, self.method
         accepted, rejected = loop.to_batch(carry.accepted), loop.to_batch(carry.rejected)
         ys = outputs.states(spec.batched)
+        tolerances = [float(torch.as_tensor(x).max()) for x in (self.control.rtol, self.control.atol)]
+        apart = drew_apart(self.system, method, ys, State(carry.y, carry.cache), *tolerances)
+        if apart is not None:
+            status = torch.where((carry.status == Status.SUCCESS) & apart, int(Status.DREW_APART), carry.status)
+            carry = carry._replace(status=status)
         reached = torch.as_tensor(self.ts[-1], device=spec.device).expand(spec.batch)
         if bool(failed(carry.status).any()):
             idle = torch.zeros(loop.clock.lanes, dtype=torch.bool, device=spec.device)

@@ -26,6 +26,7 @@ class Status(IntEnum):
     MAX_STEPS = 3
     NOT_CONVERGED = 4
     INTERRUPTED = 5
+    DREW_APART = 6
 
     @property
     def text(self) -> str:
@@ -38,6 +39,7 @@ class Status(IntEnum):
             Status.MAX_STEPS: "took max_steps steps before the last output time",
             Status.NOT_CONVERGED: "the iteration inside a step did not converge",
             Status.INTERRUPTED: "was interrupted",
+            Status.DREW_APART: "the two solutions of a reversible method drew apart, so that neither is right",
         }[self]
 
 

@@ -97,7 +97,8 @@ def solve(
         gradients in memory that hardly grows with the number of steps; ``"backsolve"`` or ``ss.Backsolve(...)``, the
         continuous adjoint, right up to the error of the solve, in memory that does not grow; ``"reversible"`` or
         ``ss.Reversible(coupling=)``, exact gradients in such memory, by methods whose steps can be taken back.
-    dense : keep what ``solution(t)`` needs between output times (ODEs). With (batch, T) times, t must be common to all.
+    dense : keep what ``solution(t)`` needs between output times (ODEs, ``adjoint="direct"``). With (batch, T) times,
+        t must be common to all.
     shared_steps : adaptive steps common to the batch instead of a step size for every trajectory.
     max_steps : steps a trajectory may take. Default: 100,000 for adaptive steps, no limit for fixed ones.
     compile : run the loop as one compiled graph, and that of its gradients as another (one derivative: not gradients
@@ -346,6 +347,8 @@ def _failure(result: Result, solution: Solution, ids: Tensor) -> SolveError:
         "PID's dt_min), use float64, or name a discontinuity in ss.PID(jumps=).",
         Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol. A stiff problem ends so too: there is no method "
         "for these yet.",
+        Status.DREW_APART: "Such methods are not stable where an equation forgets its start: solve with "
+        "adjoint='checkpoint' and another method, or take shorter steps with a smaller ss.Reversible(coupling=).",
     }.get(reason, "Take smaller steps.")
     return SolveError(
         f"{len(paths)} of {len(ids)} trajectories failed (ids {shown}); the first one after t = {time:.6g}: "

@@ -27,6 +27,7 @@ from torch import Tensor
 from sdesolve.adjoint.parameters import (
     apart,
     casts,
+    ends_without_gradient,
     made_outside,
     parameters_of,
     reached,
@@ -72,6 +73,8 @@ class ContinuousAdjoint:
         else:
             lifted = lifted_drift(self.plan.system, t0, y0)
             parameters = [x for x in lifted.tensors if x.requires_grad]
+        if lifted is None and not (y0.requires_grad or any(x.requires_grad for x in parameters)):
+            return ends_without_gradient(self.plan, y0, report)
         found: list[Result] = []
         ys = _Backsolve.apply(self.plan, self.control, report, found, lifted, y0, *parameters)
         return replace(found[0], ys=ys)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sdesolve.capture import Captured, leaves
 from sdesolve.errors import SolveError, message
+from sdesolve.plan import AdaptivePlan, FixedPlan, Report, Result, last_time
 from sdesolve.solution import Status
 from sdesolve.system import System
 
@@ -72,6 +73,21 @@ def casts(device: torch.device) -> Callable[[], torch.autocast]:
     return partial(torch.autocast, kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
 
 
+def ends_without_gradient(plan: FixedPlan | AdaptivePlan, y0: Tensor, report: Report | None) -> Result:
+    """Run a plan of which nothing was found that needs a gradient. A tensor that matters only in the end would have no
+    way back, so it is looked for there."""
+    with torch.no_grad():
+        result = plan.run(y0, report)
+    system, y = plan.system, result.ys[-1].detach()
+    with torch.enable_grad():
+        values = [system.drift(last_time(plan), y)]
+        if system.is_sde:
+            values.append(system.diffusion(last_time(plan), y))
+    for x in leaves([x for x in values if x.requires_grad]):
+        refuse(x)
+    return result
+
+
 def unknown(values: list[Tensor], known: list[Tensor]) -> list[Tensor]:
     """Leaves that values depend on and that are not known."""
     names = set(map(id, known))
@@ -93,7 +109,7 @@ def refuse_second(adjoint: str, compiled: bool = False) -> NoReturn:
     how = " with compile=True" if compiled else ""
     raise SolveError(
         f"adjoint: {adjoint!r}{how} was asked for gradients of its gradients (create_graph=True); accepted is one "
-        "derivative. Without compile=True 'direct' and 'checkpoint' can be differentiated as often as you like."
+        "derivative. With compile=False, adjoint='direct' and 'checkpoint' can be differentiated as often as you like."
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sdesolve.adjoint.parameters import casts, parameters_of, refuse_second
+from sdesolve.adjoint.parameters import casts, ends_without_gradient, parameters_of, refuse_second
 from sdesolve.adjoint.trail import AdaptiveTrail, FixedTrail, Trail
 from sdesolve.capture import Captured
 from sdesolve.loop import Loop
@@ -78,6 +78,8 @@ class Retraced:
         parameters = parameters_of(self.plan.system, self.captured, first_time(self.plan), y0)
         if isinstance(self.plan, FixedPlan) and self.plan.moves is not None:
             parameters.append(self.plan.moves)
+        if not (y0.requires_grad or any(x.requires_grad for x in parameters)):
+            return ends_without_gradient(self.plan, y0, report)
         found: list[Result] = []
         ys = _Retrace.apply(self.plan, self.way, report, found.append, y0, *parameters)
         return replace(found[0], ys=ys)

@@ -16,11 +16,12 @@ from sdesolve.adjoint.retrace import Found, Retraced, Tape
 from sdesolve.adjoint.trail import Kept, Trail, gradient
 from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
-from sdesolve.errors import CompileError, message
+from sdesolve.errors import CompileError, SolveError, message
 from sdesolve.methods import METHODS, Method, choose
 from sdesolve.methods.method import State
 from sdesolve.methods.reversible import Behind, Coupled, ReversibleMethod, able, check_coupling
 from sdesolve.plan import AdaptivePlan, FixedPlan
+from sdesolve.state import StateSpec
 from sdesolve.system import System
 
 #: states that are kept
@@ -36,10 +37,15 @@ class Reversible(Way):
     for Stratonovich SDEs. Times and lengths of adaptive steps are kept besides. The functions must give the same values
     until the way back. A trajectory that fails has gradient 0.
 
+    These methods carry two solutions, which draw apart where an equation draws its own together: over a time in which
+    it forgets its start by some factor 1e6, they are not stable at a coupling near 1. A solve whose two solutions have
+    drawn apart fails, and a way back that does not end at y0 raises; ``"checkpoint"`` is for such equations.
+
     Parameters
     ----------
-    coupling : how strongly the two solutions of methods that are made reversible hold together, 0 < coupling <= 1;
-        rounding errors of the way back grow by its inverse a step.
+    coupling : how strongly the two solutions of methods that are made reversible hold together, 0 < coupling <= 1.
+        Nearer to 0 it is stable for longer, but rounding errors of the way back grow by its inverse a step.
+        ``"reversible_heun"`` has none.
     """
 
     coupling: float = 0.999
@@ -52,6 +58,12 @@ class Reversible(Way):
     def method(self, system: System, method: str | Method | None) -> Method:
         """The reversible one."""
         if method is None and system.is_sde:
+            if system.calculus == "ito" and not system.additive:
+                accepted = "it for Stratonovich SDEs and for additive noise"
+                advice = (
+                    "Solve sde.to_calculus('stratonovich'), which is the same process, or take adjoint='checkpoint'."
+                )
+                raise ValueError(message("adjoint", "'reversible' for an Ito SDE", accepted, advice))
             method = "reversible_heun"
         chosen = choose(system, method)
         if isinstance(chosen, ReversibleMethod):
@@ -65,8 +77,8 @@ class Reversible(Way):
     def run(self, plan: FixedPlan | AdaptivePlan, captured: Captured) -> Adjoint:
         """How the plan is run."""
         if plan.compile_chunk is not None:
-            advice = "Use adjoint='direct' or 'backsolve', or drop compile=True."
-            raise CompileError(message("compile", "True with adjoint='reversible'", "one of the two", advice))
+            accepted = "it with 'direct', 'checkpoint' (fixed steps) or 'backsolve' (ODEs)"
+            raise CompileError(message("compile", "True with adjoint='reversible'", accepted))
         if isinstance(plan, AdaptivePlan) and len(tuple(plan.control.jumps)):
             advice = "Use adjoint='checkpoint' or 'direct'."
             raise ValueError(message("jumps", "jumps with adjoint='reversible'", "no jumps", advice))
@@ -95,6 +107,7 @@ class Reversible(Way):
         with torch.enable_grad():
             first = trail.start(start)
         gradients = list(zip((first.y, *first.cache), (at.gradient.y, *at.gradient.cache), strict=True))
+        _check(trail.followed(at.state).y, first.y.detach(), ys, system.spec)
         pull.check([x for x, _ in gradients], [start], lambda: [first.y, *first.cache])
         (found,) = pull.grad(gradients, [start])
         output = gradient(trail, 0, grad)
@@ -109,6 +122,19 @@ class _Tape(Tape):
     def keep(self, state: State) -> None:
         super().keep(state)
         self.kept(state)
+
+
+def _check(found: Tensor, start: Tensor, ys: Tensor, spec: StateSpec) -> None:
+    """Raise where the way back has not come to where the solve began: then no gradient is right."""
+    size = ys.nan_to_num().abs().max().clamp(min=start.abs().max())
+    away = (found - start).abs().max() / size
+    limit = torch.finfo(spec.dtype.to_real()).eps ** 0.25
+    if not bool(away <= limit):
+        raise SolveError(
+            f"adjoint: 'reversible' came back to a state that is {float(away):.2g} of the solution's size away from "
+            f"y0 (at most {limit:.2g} is accepted): rounding errors grow on the way back, by 1 / coupling a step. "
+            "Take a coupling nearer to 1, float64, or adjoint='checkpoint', which goes no such way."
+        )
 
 
 def _with_output(at: Behind, output: Tensor | None) -> Behind:

@@ -107,6 +107,10 @@ class Method:
         """One step from ``state`` by ``inc``; no Python branch on a tensor's value."""
         raise NotImplementedError
 
+    def discrepancy(self, state: State) -> Tensor | None:
+        """How far the state is from what it should agree with, of y's shape; None: the method cannot tell."""
+        return None
+
     def __repr__(self) -> str:
         return f"<sdesolve method {self.name!r}>"
 

@@ -150,7 +150,7 @@ def test_what_is_not_possible_is_refused():
         ValueError, match=r"method: got 'milstein' with adjoint='reversible'.*'reversible_heun', 'heun'"
     ):
         ss.solve(sde(a, "diagonal"), y0, TS, dt=0.1, method="milstein", adjoint="reversible")
-    with pytest.raises(ValueError, match="calculus='stratonovich'"):
+    with pytest.raises(ValueError, match="adjoint: got 'reversible' for an Ito SDE"):
         ss.solve(sde(a, "diagonal"), y0, TS, dt=0.1, adjoint="reversible")
     with pytest.raises(ValueError, match="jumps: got jumps with adjoint='reversible'"):
         ss.solve(ode(a), y0, TS, controller=ss.PID(1e-3, 1e-3, jumps=(0.5,)), adjoint="reversible")
@@ -170,3 +170,45 @@ def test_a_tensor_that_cannot_be_found_beforehand_is_reported():
         ys = ss.solve(f, y0, TS, dt=0.1, adjoint=adjoint).ys
         with pytest.raises(ss.SolveError, match=r"adjoint: the functions read a tensor of shape \(\)"):
             torch.autograd.grad(ys[-1].sum(), y0)
+
+
+@pytest.mark.parametrize("how", [{"dt": 0.05}, {}, {"dt": 0.05, "method": "reversible_heun"}])
+def test_solutions_that_draw_apart_are_a_failure(how):
+    """y' = sin t - y forgets its start by exp(30): no reversible step is stable over that time."""
+    f, ts = ss.ODE(lambda t, y: torch.sin(t) - y), torch.tensor([0.0, 30.0], dtype=F64)
+    with pytest.raises(ss.SolveError, match="the two solutions of a reversible method drew apart") as caught:
+        ss.solve(f, torch.ones(2, 1, dtype=F64), ts, adjoint="reversible", **how)
+    assert caught.value.solution.status.tolist() == [ss.Status.DREW_APART] * 2
+    short = ss.solve(f, torch.ones(2, 1, dtype=F64), ts / 15, adjoint="reversible", **how)
+    t = ts[1] / 15
+    assert (short.ys[-1] - (torch.sin(t) - torch.cos(t) + 3 * torch.exp(-t)) / 2).abs().max() < 0.01
+
+
+def test_a_way_back_that_does_not_end_at_the_start_is_reported():
+    """1 / 0.5 a step: after some fifty steps nothing is left of float64; steps between states that are kept are few."""
+    f = ss.ODE(lambda t, y: torch.stack([y[..., 1], -torch.sin(y[..., 0])], -1))
+    y0 = torch.tensor([[1.0, 0.5]], dtype=F64, requires_grad=True)
+    ts = torch.tensor([0.0, 20.0], dtype=F64)
+    ys = ss.solve(f, y0, ts, dt=0.01, method="rk4", adjoint=ss.Reversible(0.5)).ys
+    with pytest.raises(ss.SolveError, match="'reversible' came back to a state that is"):
+        ys[-1].sum().backward()
+
+
+class Shared:
+    """Keeps a tensor for all its objects."""
+
+    rate = torch.tensor(0.5, dtype=F64, requires_grad=True)
+
+
+@pytest.mark.parametrize("adjoint", ["checkpoint", "reversible", "backsolve"])
+def test_a_tensor_that_matters_late_is_found_in_a_class_or_reported(adjoint):
+    f = ss.ODE(lambda t, y: -y if t < 0.5 else -Shared.rate * y)
+    ys = ss.solve(f, torch.ones(1, 1, dtype=F64), TS, dt=0.1, adjoint=adjoint).ys
+    (found,) = torch.autograd.grad(ys[-1].sum(), Shared.rate)
+    (wanted,) = torch.autograd.grad(ss.solve(f, torch.ones(1, 1, dtype=F64), TS, dt=0.1).ys[-1].sum(), Shared.rate)
+    torch.testing.assert_close(found, wanted, rtol=0.05, atol=0)  # the jump is inside a step
+    late = torch.tensor(0.5, dtype=F64, requires_grad=True)
+    fetch = weakref.ref(late)
+    hidden = ss.ODE(lambda t, y: -y if t < 0.5 else -fetch() * y)
+    with pytest.raises(ss.SolveError, match=r"adjoint: the functions read a tensor of shape \(\)"):
+        ss.solve(hidden, torch.ones(1, 1, dtype=F64), TS, dt=0.1, adjoint=adjoint)
