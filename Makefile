@@ -27,7 +27,7 @@ demo: $(VENV)/.installed  ## train a score network on handwritten digits, sample
 	$(BIN)/python -m diffusion demo $(ARGS)
 
 test: $(VENV)/.installed  ## run the tests
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed  ## check format, style and types
 	$(BIN)/ruff format --check .
