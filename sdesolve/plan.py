@@ -83,7 +83,7 @@ def drew_apart(
     system: System, method: Method, ys: Tensor, end: State, rtol: float = 0.0, atol: float = 0.0
 ) -> Tensor | None:
     """(batch,) whose method says itself that they have gone wrong: by more than 1000 times the tolerance, or than both
-    half of the solution's size and 10 times the tolerance; None: nobody."""
+    twice the solution's size and 10 times the tolerance; None: nobody."""
     with torch.no_grad():
         distance = method.discrepancy(end)
         if distance is None:
@@ -91,7 +91,7 @@ def drew_apart(
         batch = system.spec.batch
         size = (ys if system.spec.batched else ys[:, None]).abs().reshape(len(ys), batch, -1).amax(-1).amax(0)
         tolerance = rtol * size + atol
-        most = torch.maximum(0.5 * size, 10 * tolerance)
+        most = torch.maximum(2 * size, 10 * tolerance)
         most = torch.minimum(most, 1000 * tolerance) if rtol or atol else most
         apart = distance.abs().reshape(batch, -1).amax(1) > most
         return apart if bool(apart.any()) else None

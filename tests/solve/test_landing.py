@@ -93,7 +93,7 @@ def recorded(problem_kind, t0, t1, dtype, outputs=3, batch=2, own=False, flat=Fa
     # outputs in float64 must be numbers of the state's precision, in which f is asked
     ts = torch.linspace(t0, t1, outputs, dtype=F64).to(dtype)
     ts = ts.expand(batch, outputs) if own else ts
-    sol = ss.solve(problem, y0, ts, adjoint=adjoint, **how)
+    sol = ss.solve(problem, y0, ts, adjoint=adjoint, on_failure="return", **how)
     if adjoint != "direct":
         sol.ys.sum().backward()
     times = torch.cat(seen)
