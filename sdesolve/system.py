@@ -231,19 +231,15 @@ class System:
 
     def noise_term(self, g: Tensor, w: Tensor) -> Tensor:
         """g dW: elementwise, one w for all elements, or a matrix-vector product."""
-        if self.noise == "diagonal":
-            return g * (w if self.spec.batched else w.reshape(self.spec.shape))
-        ones = (1,) * len(self.spec.per_trajectory)
-        lead = (self.spec.batch,) if self.spec.batched else ()
-        if self.noise == "scalar":
-            return g * w.reshape((*lead, *ones))
+        if self.noise != "general":
+            return g * self._beside(w)
         m = g.shape[-1]
         if m != w.shape[-1]:
             raise FunctionError(
                 f"diffusion: returned {m} columns, where it had returned {w.shape[-1]} before; accepted is the same "
                 "number of Brownian motions at every (t, y)."
             )
-        w = w.reshape((*lead, *ones, m))
+        w = self._beside(w)
         if m > 8:
             return (g * w).sum(-1)
         # a few columns are added one by one: the order, so the last bit, is then the same for every batch size
@@ -254,13 +250,14 @@ class System:
 
     def noise_pull(self, a: Tensor, w: Tensor) -> Tensor:
         """a^T d(g dW)/dg, of g's full shape."""
+        return (a[..., None] if self.noise == "general" else a) * self._beside(w)
+
+    def _beside(self, w: Tensor) -> Tensor:
+        """The increments in a shape that broadcasts against g."""
         if self.noise == "diagonal":
-            return a * (w if self.spec.batched else w.reshape(self.spec.shape))
-        ones = (1,) * len(self.spec.per_trajectory)
-        lead = (self.spec.batch,) if self.spec.batched else ()
-        if self.noise == "scalar":
-            return a * w.reshape((*lead, *ones))
-        return a[..., None] * w.reshape((*lead, *ones, w.shape[-1]))
+            return w if self.spec.batched else w.reshape(self.spec.shape)
+        lead, ones = (self.spec.batch,) if self.spec.batched else (), (1,) * len(self.spec.per_trajectory)
+        return w.reshape((*lead, *ones, *((w.shape[-1],) if self.noise == "general" else ())))
 
 
 def _structure(thing: Any) -> Any:

@@ -14,6 +14,7 @@ tolerances mean something for losses of any size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from math import prod
@@ -119,8 +120,8 @@ def solve_adjoint(
     grads: Tensor,
     parameters: list[Tensor],
     status: Tensor,
-    lifted: Lifted | None = None,
-    control: Control | None = None,
+    lifted: Lifted | None,
+    control: Control,
 ) -> list[Tensor]:
     """dL/dy0 and dL/dp from dL/dys; (T, batch, ...) both. Failed trajectories have no part in it. lifted : the drift as
     a pure function, for a compiled solve."""
@@ -132,8 +133,8 @@ def solve_adjoint(
         good = ys[:, int((~wrong).nonzero()[0])].unsqueeze(1)
         ys, grads = torch.where(mask, good, ys), torch.where(mask, 0.0, grads)
     if isinstance(plan, AdaptivePlan) and plan.ts.shape[1] == 1:
-        return _whole(plan, ys, grads, parameters, lifted, control or Control())
-    return _by_intervals(plan, ys, grads, parameters, lifted, control or Control())
+        return _whole(plan, ys, grads, parameters, lifted, control)
+    return _by_intervals(plan, ys, grads, parameters, lifted, control)
 
 
 class AdjointSystem(System):
@@ -145,10 +146,10 @@ class AdjointSystem(System):
         system: System,
         parameters: list[Tensor],
         lanes: bool,
-        lifted: Lifted | None = None,
-        options: Control | None = None,
+        lifted: Lifted | None,
+        options: Control,
     ) -> None:
-        self.system, self.parameters, self.lanes, self.options = system, parameters, lanes, options or Control()
+        self.system, self.parameters, self.lanes, self.options = system, parameters, lanes, options
         self.made = made_outside(parameters)
         self.outside = self.made or any(x._backward_hooks for x in parameters)
         self.pull = Pull(parameters)
@@ -298,18 +299,7 @@ def _whole(
         _, a, rest = system.unpack(z)
         return torch.cat([ys[i].reshape(-1), (grads[i] + a).reshape(-1), rest])
 
-    backward = AdaptivePlan(
-        system,
-        plan.method,
-        system.control(plan.control),
-        backwards,
-        shared=True,
-        max_steps=plan.max_steps,
-        probe=False,
-        norm=system.norm,
-        at_landing=at_landing,
-        compile_chunk=plan.compile_chunk,
-    )
+    backward = _adaptive(plan, system, backwards, at_landing)
     zeros = [torch.zeros_like(p) for p in parameters]
     with torch.no_grad():
         result = _check(backward.run(system.pack(ys[-1], grads[-1], zeros)))
@@ -347,17 +337,28 @@ def _interval(plan: FixedPlan | AdaptivePlan, system: AdjointSystem, i: int, own
     """The solve from output i back to output i - 1; in s from 1 to 0 where trajectories have times of their own."""
     ends: NDArray[np.float64] = np.array([[1.0], [0.0]]) if own else plan.ts[[i, i - 1]]
     if isinstance(plan, AdaptivePlan):
-        return AdaptivePlan(
-            system,
-            plan.method,
-            system.control(plan.control),
-            ends,
-            shared=True,
-            max_steps=plan.max_steps,
-            probe=False,
-            norm=system.norm,
-            compile_chunk=plan.compile_chunk,
-        )
+        return _adaptive(plan, system, ends)
     first, last = plan.table.saves[i - 1], plan.table.saves[i]
     table = StepTable(ends[:, 0], np.array([(last - first).max()]))
     return FixedPlan(system, plan.method, table, ends, compile_chunk=plan.compile_chunk)
+
+
+def _adaptive(
+    plan: AdaptivePlan,
+    system: AdjointSystem,
+    ts: NDArray[np.float64],
+    at_landing: Callable[[Tensor, int], Tensor] | None = None,
+) -> AdaptivePlan:
+    """The backward solve, in steps of its own that all trajectories share."""
+    return AdaptivePlan(
+        system,
+        plan.method,
+        system.control(plan.control),
+        ts,
+        shared=True,
+        max_steps=plan.max_steps,
+        probe=False,
+        norm=system.norm,
+        at_landing=at_landing,
+        compile_chunk=plan.compile_chunk,
+    )

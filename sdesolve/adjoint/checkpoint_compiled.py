@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdesolve.adjoint.parameters import refuse_second
-from sdesolve.adjoint.replay import Recorded, differentiable, first_stage, refuse_vectorized, without
+from sdesolve.adjoint.replay import OfTensors, Recorded, differentiable, first_stage, refuse_vectorized, without
 from sdesolve.adjoint.stretches import Stretches
 from sdesolve.adjoint.trail import FixedTrail, budget, gradient
 from sdesolve.capture import Captured
@@ -48,7 +47,7 @@ class CompiledCheckpoint:
             result = replace(plan, compile_chunk=keeping).run(y0.detach(), report)
         recorded.status = result.status
         run, ys = _Run(plan, recorded, kept, room), [result.ys]
-        return replace(result, ys=_Checkpointed.apply(run, step.tensors, ys, y0, *some_of(step.tensors, step.wanted)))
+        return replace(result, ys=OfTensors.apply(run, step.tensors, ys, y0, *some_of(step.tensors, step.wanted)))
 
     def _first_step(self, y0: Tensor) -> tuple[Recorded, Lifted]:
         """The step as a pure function, from the first one."""
@@ -84,23 +83,11 @@ class _Run:
     recorded: Recorded
     kept: dict[int, State]
     room: int
+    name = "checkpoint"
 
-
-class _Checkpointed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, run: _Run, tensors: Tensors, ys: list[Tensor], y0: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.run = run
-        # autograd notices those that are changed in place before the gradients are asked for
-        ctx.save_for_backward(y0, *tensors)
-        return ys.pop()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        if torch.is_grad_enabled():
-            refuse_second("checkpoint", compiled=True)
-        y0, *tensors = (x.detach() for x in ctx.saved_tensors)
-        a, *rest = _backwards(ctx.run, grad, y0, tuple(tensors))
-        return None, None, None, a, *rest
+    def backwards(self, grad: Tensor, y0: Tensor, tensors: Tensors) -> list[Tensor]:
+        """Stretches of steps, backwards."""
+        return _backwards(self, grad, y0, tensors)
 
 
 def _backwards(run: _Run, grad: Tensor, y0: Tensor, tensors: Tensors) -> list[Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class Replay:
             return result
         run, step = Recorded.of(plan, tape, y0, result.status)
         ys = [result.ys]  # handed over: what the caller gets is in no graph of its own
-        return replace(result, ys=_Replay.apply(run, step.tensors, ys, y0, *some_of(step.tensors, step.wanted)))
+        return replace(result, ys=OfTensors.apply(run, step.tensors, ys, y0, *some_of(step.tensors, step.wanted)))
 
 
 def refuse_vectorized(system: System) -> None:
@@ -87,6 +87,11 @@ class Recorded:
     places: tuple[int, ...]
     others: Tensors
     status: Tensor | None
+    name = "direct"
+
+    def backwards(self, grad: Tensor, y0: Tensor, tensors: Tensors) -> list[Tensor]:
+        """All recorded steps, backwards."""
+        return _backwards(self, grad, y0, tensors)
 
     @staticmethod
     def of(plan: Any, tape: list[Any], y0: Tensor, status: Tensor | None) -> tuple[Recorded, Lifted]:
@@ -108,9 +113,23 @@ class Recorded:
         return Recorded(plan, tape, step.pure, step.wanted, pure, places, tuple(others), status), step
 
 
-class _Replay(torch.autograd.Function):
+class Backwards(Protocol):
+    """A compiled solve that is behind, and can be gone back through. name : of its adjoint."""
+
+    name: str
+
+    def backwards(self, grad: Tensor, y0: Tensor, tensors: Tensors) -> list[Tensor]:
+        """Gradients by y0 and the wanted tensors from those of the outputs, (T, ...)."""
+        ...
+
+
+class OfTensors(torch.autograd.Function):
+    """A compiled solve as a function of y0 and of what it reads; its result is handed over in a list."""
+
     @staticmethod
-    def forward(ctx: Any, run: Recorded, tensors: Tensors, ys: list[Tensor], y0: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, run: Backwards, tensors: Tensors, ys: list[Tensor], y0: Tensor, *parameters: Tensor
+    ) -> Tensor:
         ctx.run = run
         # autograd notices those that are changed in place before the gradients are asked for
         ctx.save_for_backward(y0, *tensors)
@@ -119,9 +138,9 @@ class _Replay(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         if torch.is_grad_enabled():
-            refuse_second("direct", compiled=True)
+            refuse_second(ctx.run.name, compiled=True)
         y0, *tensors = (x.detach() for x in ctx.saved_tensors)
-        a, *rest = _backwards(ctx.run, grad, y0, tuple(tensors))
+        a, *rest = ctx.run.backwards(grad, y0, tuple(tensors))
         return None, None, None, a, *rest
 
 
