@@ -78,8 +78,12 @@ class Landings:
     outputs: NDArray[np.int64]
 
     @staticmethod
-    def merge(ts: NDArray[np.float64], jumps: tuple[float, ...]) -> Landings:
-        """Output times (T, columns), strictly monotone, and the jumps from first to last."""
+    def merge(ts: NDArray[np.float64], jumps: tuple[float, ...], ends: bool = False) -> Landings:
+        """Output times (T, columns), strictly monotone, and the jumps from first to last. ends : of the outputs those
+        two alone."""
+        if ends:
+            found = Landings.merge(ts[[0, -1]], jumps)
+            return replace(found, outputs=np.where(found.outputs > 0, len(ts) - 1, found.outputs))
         low, high = min(ts[0, 0], ts[-1, 0]), max(ts[0, 0], ts[-1, 0])
         inside = np.unique(np.array([j for j in jumps if low <= j <= high], dtype=np.float64))
         if not len(inside):

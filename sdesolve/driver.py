@@ -110,13 +110,22 @@ def _eager_step(
     if landed and loop.at_landing is not None:
         y, cache = loop.crossed(after.y, int(a.proposal.target[0]), loop.now(a))
         after = after._replace(y=y, cache=cache)
+    inside = None
+    if anyone and outputs.between is not None:
+        p = a.proposal
+        inside = outputs.between.passed(p.t0, p.t1, loop.clock.direction * p.h, a.accept)
+        if inside is not None:
+            if failures:
+                inside = inside._replace(rows=torch.where(accepted, inside.rows, outputs.between.count))
+            outputs.write_inside(loop.system.spec, inside, inside.values(loop.system.spec, carry.y, a.step.dense))
     if landed:
         outputs.write(loop, a, running, after.y)
     if records is not None and anyone:
         records.append(Record(a.proposal.t0, loop.clock.direction * a.proposal.h, carry.y, a.step.dense, accepted))
     if recorder is not None and anyone:
         p = a.proposal
-        round = Round(p.t0, p.t1, loop.clock.direction * p.h, taken=None if everyone else accepted)
+        taken = None if everyone else accepted
+        round = Round(p.t0, p.t1, loop.clock.direction * p.h, taken=taken, inside=inside, ratio=a.worst)
         if loop.noise is not None:
             round = round._replace(ticket=p.ticket[:2])
         if landed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,10 +61,57 @@ class DenseOutput:
             lanes = torch.arange(len(row), device=row.device)
             pick = lambda x: x[row, lanes]
             theta, beyond = self.spec.expand(theta), self.spec.expand(beyond)
-        total = torch.zeros((), dtype=self.states.dtype, device=self.states.device)
-        for power in reversed(self.powers):
-            total = (total + pick(power)) * theta
-        return torch.where(beyond, torch.nan, pick(self.states) + total)
+        found = polynomial(theta, pick(self.states), tuple(map(pick, self.powers)))
+        return torch.where(beyond, torch.nan, found)
+
+
+def polynomial(theta: Tensor, y: Tensor, powers: tuple[Tensor, ...]) -> Tensor:
+    """y + sum_j c_j theta^j, j = 1, 2, ..."""
+    *lower, total = (y, *powers)
+    for coefficient in reversed(lower):
+        total = torch.addcmul(coefficient, total, theta)
+    return total
+
+
+class AtMany(torch.autograd.Function):
+    """The polynomial at many places: theta (n, lanes, 1, ...), y and the coefficients (lanes, ...), all with the same
+    dimensions behind n. One node of the graph, and few passes over its values."""
+
+    @staticmethod
+    def forward(ctx: Any, theta: Tensor, *coefficients: Tensor) -> Tensor:
+        ctx.save_for_backward(theta)
+        ctx.count = len(coefficients)
+        return AtMany.values(theta, coefficients)
+
+    @staticmethod
+    def values(theta: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
+        """Without a graph."""
+        *lower, total = coefficients
+        for k, coefficient in enumerate(reversed(lower)):
+            total = torch.addcmul(coefficient, total, theta, out=total if k else None)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (theta,) = ctx.saved_tensors
+        powers = torch.stack([theta**k for k in range(ctx.count)]).to(grad.dtype)  # (p, n, lanes, 1, ...)
+        if theta[0].numel() == 1:
+            found = powers.reshape(ctx.count, -1) @ grad.reshape(len(grad), -1)
+            return None, *found.reshape(-1, *grad.shape[1:]).unbind()
+        return None, *((power * grad).sum(0) for power in powers)
+
+
+def hermite_weights(nodes: Sequence[float], t: Any) -> list[tuple[Any, Any]]:
+    """What value and slope at each node weigh at t, a tensor or an array, in the Hermite interpolant, which is of
+    degree 2 m - 1 for m nodes (Stoer & Bulirsch 2002, 2.1.5)."""
+    found = []
+    for k, node in enumerate(nodes):
+        others = [x for j, x in enumerate(nodes) if j != k]
+        basis, slope = 1.0, 0.0
+        for x in others:
+            basis, slope = basis * (t - x) / (node - x), slope + 1 / (node - x)
+        found.append(((1 - 2 * slope * (t - node)) * basis**2, (t - node) * basis**2))
+    return found
 
 
 def dense_output(

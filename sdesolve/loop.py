@@ -68,6 +68,7 @@ class Attempt(NamedTuple):
     h: Tensor
     memory: tuple[Tensor, ...]
     status: Tensor
+    worst: Tensor  # (lanes,) error over tolerance
 
 
 class Effect(NamedTuple):
@@ -233,7 +234,7 @@ class Loop:
         if self.jumps is not None:
             over = self.to_batch(landed & self.jumps[proposal.target])
             stale = over if stale is None else stale | over
-        return Attempt(inc, step, proposal, accept, landed, bad, stale, clock, h, memory, status)
+        return Attempt(inc, step, proposal, accept, landed, bad, stale, clock, h, memory, status, worst)
 
     def sizes(
         self,

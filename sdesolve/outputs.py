@@ -5,11 +5,39 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from sdesolve.interpolate import AtMany
 from sdesolve.loop import Attempt, Carry, Loop, failed
 from sdesolve.methods.method import State
+from sdesolve.state import StateSpec
+
+
+class Inside(NamedTuple):
+    """Outputs inside a step of each lane. rows : (n, batch) or (n, 1), which they are; behind the last one for none.
+    theta : (n, lanes), where in the step."""
+
+    rows: Tensor
+    theta: Tensor
+
+    def values(self, spec: StateSpec, y: Tensor, powers: tuple[Tensor, ...]) -> Tensor:
+        """The states there, (n, batch, ...), from that at the step's start and the coefficients of the step."""
+        graph = torch.is_grad_enabled() and any(x.requires_grad for x in (y, *powers))
+        found: Tensor = (AtMany.apply if graph else _at_many)(self.wide(spec), y, *powers)
+        return found
+
+    def wide(self, spec: StateSpec) -> Tensor:
+        """theta, to be broadcast against states (n, batch, ...)."""
+        n, lanes = self.theta.shape
+        ndim = len(spec.shape)
+        return self.theta.reshape((n, lanes, *(1,) * (ndim - 1)) if spec.batched else (n, *(1,) * ndim))
+
+
+def _at_many(theta: Tensor, *coefficients: Tensor) -> Tensor:
+    return AtMany.values(theta, coefficients)
 
 
 class Round(NamedTuple):
@@ -18,7 +46,7 @@ class Round(NamedTuple):
     t0, t1, h : (lanes,) times and signed length. ticket : ticks that name the noise, or (). taken : (batch,) whose were
     accepted; None: everyone's. landed, row : (batch,) who has come to an output and to which one; None: nobody. stale,
     after : (batch,) behind a jump of the right-hand side, and (lanes,) the time there, at which the method's cache is
-    made anew; None: nobody.
+    made anew; None: nobody. inside : outputs within the step. ratio : (lanes,) of the step's error to its tolerance.
     """
 
     t0: Tensor
@@ -30,6 +58,8 @@ class Round(NamedTuple):
     row: Tensor | None = None
     stale: Tensor | None = None
     after: Tensor | None = None
+    inside: Inside | None = None
+    ratio: Tensor | None = None
 
 
 class Recorder(Protocol):
@@ -51,30 +81,79 @@ class Record(NamedTuple):
     taken: Tensor
 
 
+class Between:
+    """Finds the outputs that steps pass over. times : (T, 1) or (T, batch), of which neither the first nor the last is
+    looked for."""
+
+    def __init__(self, times: NDArray[np.float64], spec: StateSpec, lanes: int) -> None:
+        self.direction = 1.0 if times[-1, 0] > times[0, 0] else -1.0
+        self.spec, self.count, self.lanes = spec, len(times), lanes
+        dtype = spec.time_dtype
+        self.times = torch.as_tensor(times[1:-1], dtype=dtype, device=spec.device).T.contiguous()  # (columns, T - 2)
+        self.ahead = self.direction * self.times
+        self.on_host = self.ahead[0].cpu().numpy()
+        self.done = torch.zeros(lanes, dtype=torch.int64, device=spec.device)
+
+    def passed(self, t0: Tensor, t1: Tensor, h: Tensor, accept: Tensor) -> Inside | None:
+        """The outputs in the steps that these lanes take, (lanes,) all; waits for the device."""
+        ahead = self.ahead.expand(self.lanes, -1).contiguous()
+        upto = torch.searchsorted(ahead, (self.direction * t1)[:, None].contiguous(), right=True)[:, 0]
+        upto = torch.where(accept, torch.maximum(upto, self.done), self.done)
+        count = upto - self.done
+        most = int(count.max())
+        if not most:
+            return None
+        k = torch.arange(most, device=count.device)[:, None]
+        found = k < count
+        rows = torch.where(found, self.done + k, 0)
+        times = self.times.expand(self.lanes, -1).gather(1, rows.T).T
+        theta = torch.where(found, ((times - t0) / h).clamp(0, 1), 0.0)
+        self.done = upto
+        return Inside(torch.where(found, rows + 1, self.count), theta)
+
+    def passed_by_all(self, t0: Any, t1: Any, h: Any) -> Inside | None:
+        """The same for a clock that all share, whose times are numbers on the host."""
+        first = int(self.done)
+        last = max(int(np.searchsorted(self.on_host, self.direction * t1, side="right")), first)
+        if first == last:
+            return None
+        theta = ((self.direction * self.on_host[first:last] - t0) / h).clip(0, 1)
+        rows = torch.arange(first + 1, last + 1, device=self.spec.device)
+        self.done = self.done.new_full((1,), last)
+        return Inside(rows[:, None], torch.as_tensor(theta[:, None], device=self.spec.device))
+
+
 @dataclass
 class Outputs:
     """States at the output times, gathered while the loop runs: (T, batch, ...), NaN where it did not get.
 
     Without gradients they are written into one buffer. With gradients, which in-place writes would make quadratic,
-    the states are kept as they come, and each output remembers in which of them it stands.
+    the states are kept as they come, in blocks (n, batch, ...), and each output remembers in which row of them it
+    stands. between : finds the outputs that no step ends on; None: there are none.
     """
 
     outputs: Tensor  # landing point -> output, or the number of outputs for none
     rows: list[int]  # the same on the host
     buffer: Tensor
+    between: Between | None = None
     place: Tensor | None = None
     kept: list[Tensor] | None = None
+    filled: int = 0
 
     @staticmethod
-    def make(y0: Tensor, count: int, batch: int, outputs: Tensor, graph: bool) -> Outputs:
+    def make(
+        y0: Tensor, count: int, batch: int, outputs: Tensor, graph: bool, between: Between | None = None
+    ) -> Outputs:
         """For ``count`` outputs; y0 is the start state."""
         buffer = torch.full((count + 1, *y0.shape), torch.nan, dtype=y0.dtype, device=y0.device)
         buffer[0] = y0.detach()
-        place = torch.full((count + 1, batch), -1, dtype=torch.int64, device=y0.device)
-        place[0] = 0
         rows = [count if row < 0 else row for row in outputs.tolist()]
-        outputs = torch.as_tensor(rows, device=y0.device)
-        return Outputs(outputs, rows, buffer, place if graph else None, [y0] if graph else None)
+        found = Outputs(torch.as_tensor(rows, device=y0.device), rows, buffer, between)
+        if graph:
+            found.place = torch.full((count + 1, batch), -1, dtype=torch.int64, device=y0.device)
+            found.place[0] = 0
+            found.kept, found.filled = [y0[None]], 1
+        return found
 
     def write(self, loop: Loop, a: Attempt, running: Tensor, y: Tensor) -> None:
         """States of the lanes that have landed; the last row takes what belongs to no output."""
@@ -82,12 +161,17 @@ class Outputs:
         landed, row = self.landed(loop, a, running)
         lanes = torch.arange(spec.batch, device=y.device)
         if self.kept is not None and self.place is not None:
-            self.place[row, lanes] = torch.where(landed, len(self.kept), self.place[row, lanes])
-            self.kept.append(y)
+            self.place[row, lanes] = torch.where(landed, self.filled, self.place[row, lanes])
+            self._keep(y[None])
         elif spec.batched:
             self.buffer[row, lanes] = torch.where(spec.expand(landed), y, self.buffer[row, lanes])
         else:
             self.buffer[row] = torch.where(landed, y[None], self.buffer[row])
+
+    def _keep(self, block: Tensor) -> None:
+        assert self.kept is not None
+        self.kept.append(block)
+        self.filled += len(block)
 
     def landed(self, loop: Loop, a: Attempt, running: Tensor) -> tuple[Tensor, Tensor]:
         """Who has come to a landing point, (batch,), and which output it is; behind the last one for none."""
@@ -97,10 +181,22 @@ class Outputs:
     def write_all(self, point: int, y: Tensor) -> None:
         """States of all trajectories, on this landing point."""
         if self.kept is not None and self.place is not None:
-            self.place[self.rows[point]] = len(self.kept)
-            self.kept.append(y)
+            self.place[self.rows[point]] = self.filled
+            self._keep(y[None])
         else:
             self.buffer[self.rows[point]] = y
+
+    def write_inside(self, spec: StateSpec, inside: Inside, values: Tensor) -> None:
+        """States (n, batch, ...) within a step."""
+        lanes = torch.arange(spec.batch, device=values.device)
+        if self.kept is not None and self.place is not None:
+            numbers = torch.arange(self.filled, self.filled + len(values), device=values.device)
+            self.place[inside.rows, lanes] = numbers[:, None].expand(-1, spec.batch)
+            self._keep(values)
+        elif spec.batched:
+            self.buffer[inside.rows, lanes] = values
+        else:
+            self.buffer[inside.rows[:, 0]] = values
 
     def write_row(self, loop: Loop, carry: Carry, point: int) -> None:
         """States of all trajectories that stand at this landing point."""
@@ -112,7 +208,10 @@ class Outputs:
         if self.kept is None or self.place is None:
             return self.buffer[:-1]
         place = self.place[:-1]
-        stacked = torch.stack([*self.kept, torch.full_like(self.kept[0], torch.nan)])
+        stacked = torch.cat([*self.kept, torch.full_like(self.kept[0], torch.nan)])
+        rows = torch.arange(len(place), device=place.device)
+        if bool((place == rows[:, None]).all()):
+            return stacked[: len(place)]
         if not spec_batched:
             return stacked[place[:, 0]]
         return stacked[place, torch.arange(place.shape[1], device=place.device)]

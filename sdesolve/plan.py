@@ -23,7 +23,7 @@ from sdesolve.interpolate import DenseOutput, dense_output
 from sdesolve.lattice_clock import LatticeClock, PathNoise
 from sdesolve.loop import Carry, Loop, Watcher, failed
 from sdesolve.methods.method import Method, State
-from sdesolve.outputs import Outputs, Record, Recorder
+from sdesolve.outputs import Between, Outputs, Record, Recorder
 from sdesolve.solution import Status
 from sdesolve.start import Beginning, Start, evaluations, first_carry, first_values
 from sdesolve.state import finite
@@ -256,9 +256,13 @@ class AdaptivePlan:
     def __post_init__(self) -> None:
         self.control = self.control.fitted("sde" if self.system.is_sde else "ode")
 
+    def landings(self) -> Landings:
+        """Where steps end."""
+        return Landings.merge(self.ts, tuple(self.control.jumps), ends=self.control.interpolate)
+
     def run(self, y0: Tensor, report: Report | None = None) -> Result:
         spec, system = self.system.spec, self.system
-        landings = Landings.merge(self.ts, tuple(self.control.jumps))
+        landings = self.landings()
         lanes = 1 if self.shared else spec.batch
         clock: Clock
         if self.noise is None:
@@ -277,7 +281,7 @@ class AdaptivePlan:
             at_landing=self.at_landing,
             jumps=jumps,
             max_steps=self.max_steps,
-            dense=self.dense,
+            dense=self.dense or self.control.interpolate,
         )
         # how far it is to the end, and the length of the first step where it is given
         span = torch.as_tensor(np.abs(self.ts[-1] - self.ts[0]), dtype=spec.time_dtype, device=spec.device)
@@ -291,9 +295,9 @@ class AdaptivePlan:
         else:
             carry, extra = self._start(loop, y0, span, first)
         graph = torch.is_grad_enabled() and self.compile_chunk is None
-        outputs = Outputs.make(
-            y0, len(self.ts), spec.batch, torch.as_tensor(landings.outputs, device=spec.device), graph
-        )
+        between = Between(self.ts, spec, lanes) if self.control.interpolate and len(self.ts) > 2 else None
+        points = torch.as_tensor(landings.outputs, device=spec.device)
+        outputs = Outputs.make(y0, len(self.ts), spec.batch, points, graph, between)
         records: list[Record] | None = [] if self.dense else None
         tell = (lambda c: report(self._fraction(loop, c))) if report else None
         try:
@@ -355,7 +359,7 @@ class AdaptivePlan:
             carry.status,
             accepted,
             rejected,
-            (accepted + rejected) * drift_evaluations(method, dense=self.dense, error=True) + extra[0],
+            (accepted + rejected) * drift_evaluations(method, dense=loop.dense, error=True) + extra[0],
             (accepted + rejected) * (method.diffusion_evaluations + method.error_diffusion_evaluations) + extra[1],
             reached,
             self._dense(loop, records) if records else None,

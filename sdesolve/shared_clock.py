@@ -93,15 +93,22 @@ class SharedClock:
             self.now = now._replace(clock=clock, h=h, memory=memory, rejected=now.rejected + 1)
             return True
         y, cache = step.state
+        inside = None
+        if outputs.between is not None:
+            inside = outputs.between.passed_by_all(proposal.t0, proposal.t1, real.direction * proposal.h)
+        if inside is not None:
+            outputs.write_inside(loop.system.spec, inside, inside.values(loop.system.spec, now.y, step.dense))
         round = None
         if recorder is not None:
             t0, t1, length = times[:, None].unbind()
-            round = Round(t0, t1, length)
+            round = Round(t0, t1, length, inside=inside, ratio=torch.as_tensor([worst]))
         if proposal.landing:
             point = int(proposal.target)
             if round is not None:
                 round = round._replace(landed=self._everyone(), row=torch.full_like(self.status, outputs.rows[point]))
-            if loop.at_landing is not None or (self.jumps and self.jumps[point]):
+            if point == real.last:
+                y = y if loop.at_landing is None else loop.at_landing(y, point)
+            elif loop.at_landing is not None or (self.jumps and self.jumps[point]):
                 start: Any = real.propose(clock, h, ~_YES)  # type: ignore[arg-type]
                 after = self._times(start.t0)
                 y, cache = loop.crossed(y, point, after[0])

@@ -72,9 +72,11 @@ def solve(
         trajectory without the batch dimension. float32, float64 (ODEs: complex too); dtype and device are kept.
     ts : output times, (T,), or (batch, T) for times of each trajectory's own; strictly monotone, forwards or backwards.
         The functions get them in y's precision: with times large against the steps use float64 states.
-        ``ts[0]`` is the start; steps end exactly on each of them and the functions are never evaluated outside their
-        span. Gradients by the times (ODEs) are those of fixed steps as they are taken with ``"direct"`` and
-        ``"checkpoint"``, otherwise those of the equation, right up to the error of the solve.
+        ``ts[0]`` is the start; steps end exactly on each of them, which makes outputs exact, and expensive where they
+        are closer than steps would be: there ``ss.PID(interpolate=True)`` reads them off the steps of an ODE. The
+        functions are never evaluated outside their span. Gradients by the times (ODEs) are those of fixed steps as they
+        are taken with ``"direct"`` and ``"checkpoint"``, otherwise those of the equation, right up to the error of the
+        solve.
     method : name or method object. Default: ``"tsit5"`` for an ODE; for an SDE ``"sosra"`` if its noise is additive,
         ``"heun"`` if it is a Stratonovich one, and in the Ito calculus ``"sosri"`` for diagonal or scalar noise,
         ``"euler_maruyama"`` for general noise.
@@ -110,9 +112,9 @@ def solve(
         which each new value makes a graph: keep those that change in tensors. The functions must not branch on a
         tensor's value, print, count their calls, or read two tensors that share memory. Gradients: ``"direct"``,
         ``"backsolve"`` of ODEs, ``"checkpoint"`` of fixed steps; those by ``"direct"`` and ``"checkpoint"`` not with
-        ``vectorize=True``, nor where the functions use ``torch.func.grad`` or ``vjp``. Not with ``dense``, fixed steps
-        at (batch, T) times, adaptive steps of an SDE at (batch, T) times, ``torch.autocast``. Trajectories that read
-        each other are looked for at the first solve of a structure.
+        ``vectorize=True``, nor where the functions use ``torch.func.grad`` or ``vjp``. Not with ``dense``, outputs that
+        are interpolated, fixed steps at (batch, T) times, adaptive steps of an SDE at (batch, T) times,
+        ``torch.autocast``. Trajectories that read each other are looked for at the first solve of a structure.
     events : None; there are none yet.
     progress : True for a bar (needs rich), or a function of the finished fraction.
     on_failure : ``"raise"`` a :class:`SolveError` with the partial solution if a trajectory fails, or ``"return"`` the
@@ -178,6 +180,8 @@ def solve(
                 message("shared_steps", "True with (batch, T) output times", "False, or (T,) times that all share")
             )
         _check_control(control, columns)
+        if control.interpolate:
+            _check_interpolation(chosen, compile)
         control = fitted_control(control, spec)
         plan = AdaptivePlan(system, chosen, control, columns, shared, read_step(dt), limit, dense)
         if system.is_sde:
@@ -209,6 +213,19 @@ def _move(plan: FixedPlan, moves: Tensor) -> None:
 def _check_control(control: PID, columns: NDArray[np.float64]) -> None:
     if len(tuple(control.jumps)) and columns.shape[1] > 1:
         raise ValueError(message("jumps", "jumps with (batch, T) output times", "jumps with (T,) output times"))
+
+
+def _check_interpolation(method: Method, compile: bool) -> None:
+    if not method.has_dense:
+        advice = "What lies between the steps of an SDE is for its path to say." if method.problem == "sde" else ""
+        raise ValueError(
+            message(
+                "interpolate", f"True with method {method.name!r}", "True for ODE methods with dense output", advice
+            )
+        )
+    if compile:
+        accepted = "one of the two"
+        raise CompileError(message("compile", "True with PID(interpolate=True)", accepted))
 
 
 def _fixed_plan(

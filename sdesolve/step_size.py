@@ -149,6 +149,9 @@ class PID:
     dt_max : no step is longer.
     jumps : times at which the right-hand side is not smooth; a step ends there, and the function is not evaluated
         across.
+    interpolate : steps do not end on output times, the first and the last apart: what lies between their ends is read
+        off the method's dense output (ODEs), whose error is of the order of the tolerance, too. For output times that
+        are closer than the steps would be: as many outputs as are wanted then cost no more steps.
     safety, factor_min, factor_max : bounds on the change of the step size.
     """
 
@@ -160,6 +163,7 @@ class PID:
     dt_min: float | None = None
     dt_max: float | None = None
     jumps: Sequence[float] = ()
+    interpolate: bool = False
     safety: float = 0.9
     factor_min: float = 0.2
     factor_max: float = 10.0
@@ -194,6 +198,8 @@ class PID:
                 raise ValueError(message(name, repr(value), "a number between 0 and 1"))
         if not (_is_number(self.factor_max) and self.factor_max > 1):
             raise ValueError(message("factor_max", repr(self.factor_max), "a number above 1"))
+        if not isinstance(self.interpolate, bool):
+            raise TypeError(message("interpolate", repr(self.interpolate), "True or False"))
         self._check_jumps()
 
     def _check_jumps(self) -> None:

@@ -103,11 +103,21 @@ def cases(device: torch.device) -> Sequence[Case]:
     floor_back = floor_of("backsolve", [field.net], y0, *evaluations(adjoint="backsolve"))
     many = torch.linspace(0, 1, 101, device=device)
 
-    def along_the_way(times: Tensor) -> Tensor:
+    def along_the_way(times: Tensor, solved: Callable[[Tensor], Tensor]) -> Tensor:
         """y(1), and the gradient of the mean square of all outputs."""
-        ys = ss.solve(ode, y0, times, rtol=TOLERANCE, atol=TOLERANCE, **back).ys
+        ys = solved(times)
         gradients = torch.autograd.grad(ys.square().mean(), list(field.parameters()))
         return torch.cat([ys[-1].detach().reshape(-1), *(g.reshape(-1) for g in gradients)])
+
+    def stepping(interpolate: bool) -> Callable[[Tensor], Tensor]:
+        control = ss.PID(TOLERANCE, TOLERANCE, interpolate=interpolate)
+        return lambda times: ss.solve(ode, y0, times, controller=control, **back).ys
+
+    def along_theirs(times: Tensor) -> Tensor:
+        import torchdiffeq
+
+        ys: Tensor = torchdiffeq.odeint_adjoint(field, y0, times, method="dopri5", rtol=TOLERANCE, atol=TOLERANCE)
+        return ys
 
     def along_error(answer: Tensor) -> float:
         return relative_error(halves(in_double(answer))[0], exact()[0])
@@ -139,8 +149,15 @@ def cases(device: torch.device) -> Sequence[Case]:
         Case(
             f"MLP 16-64-64-16, batch {BATCH}, backsolve of 2 and of 101 output times",
             [
-                Contender("2 output times", "ours", partial(along_the_way, ts)),
-                Contender("101 output times", "ours", partial(along_the_way, many)),
+                Contender("2 output times", "ours", partial(along_the_way, ts, stepping(False))),
+                Contender("101 output times", "ours", partial(along_the_way, many, stepping(True))),
+                Contender("101 output times, steps end on them", "ours", partial(along_the_way, many, stepping(False))),
+                Contender(
+                    "torchdiffeq odeint_adjoint, 101 output times",
+                    "peer",
+                    partial(along_the_way, many, along_theirs),
+                    needs="torchdiffeq",
+                ),
             ],
             along_error,
             "relative error of y(1) against RK4 in float64",

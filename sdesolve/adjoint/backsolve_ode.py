@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sdesolve.adjoint.lumps import Lump, Progress, choose_nodes, lumps
 from sdesolve.adjoint.parameters import (
     apart,
     casts,
@@ -93,10 +94,15 @@ class _Backsolve(torch.autograd.Function):
         y0: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
+        progress = None
+        if isinstance(plan, AdaptivePlan) and plan.control.interpolate:
+            assert plan.method.error_order is not None
+            progress = Progress(len(plan.ts), plan.system.spec.batch, plan.method.error_order)
+            plan = replace(plan, recorder=progress)
         with torch.no_grad():
             result = plan.run(y0.detach(), report)
         found.append(result)
-        ctx.plan, ctx.control, ctx.status, ctx.lifted = plan, control, result.status, lifted
+        ctx.plan, ctx.control, ctx.status, ctx.lifted, ctx.progress = plan, control, result.status, lifted, progress
         ctx.casts = casts(y0.device)
         # autograd notices those that are changed in place before the gradients are asked for
         ctx.save_for_backward(result.ys, *parameters, *(() if lifted is None else lifted.tensors))
@@ -108,10 +114,10 @@ class _Backsolve(torch.autograd.Function):
             refuse_second("backsolve")
         ys, *saved = ctx.saved_tensors
         parameters = saved[: len(saved) - (0 if ctx.lifted is None else len(ctx.lifted.tensors))]
-        scale = grad.abs().nan_to_num().max().clamp(min=torch.finfo(grad.dtype.to_real()).tiny)
         with ctx.casts():
-            a, *rest = solve_adjoint(ctx.plan, ys, grad / scale, parameters, ctx.status, ctx.lifted, ctx.control)
-        return None, None, None, None, None, a * scale, *(g * scale for g in rest)
+            solved = (ys, grad, parameters, ctx.status, ctx.lifted, ctx.control, ctx.progress)
+            a, *rest = solve_adjoint(ctx.plan, *solved)
+        return None, None, None, None, None, a, *rest
 
 
 def solve_adjoint(
@@ -122,9 +128,10 @@ def solve_adjoint(
     status: Tensor,
     lifted: Lifted | None,
     control: Control,
+    progress: Progress | None,
 ) -> list[Tensor]:
     """dL/dy0 and dL/dp from dL/dys; (T, batch, ...) both. Failed trajectories have no part in it. lifted : the drift as
-    a pure function, for a compiled solve."""
+    a pure function, for a compiled solve. progress : of a solve that did not stop at its outputs."""
     wrong = status != Status.SUCCESS
     if wrong.any():
         if wrong.all():
@@ -133,8 +140,26 @@ def solve_adjoint(
         good = ys[:, int((~wrong).nonzero()[0])].unsqueeze(1)
         ys, grads = torch.where(mask, good, ys), torch.where(mask, 0.0, grads)
     if isinstance(plan, AdaptivePlan) and plan.ts.shape[1] == 1:
-        return _whole(plan, ys, grads, parameters, lifted, control)
-    return _by_intervals(plan, ys, grads, parameters, lifted, control)
+        at = {i: Lump(grad) for i, grad in enumerate(grads)}
+        if progress is not None:
+            at = lumps(plan.ts[:, 0], grads, choose_nodes(plan.ts[:, 0], progress.by(), tuple(plan.control.jumps)))
+        scale = _size(grads if progress is None else torch.stack([lump.value for lump in at.values()]))
+        at = {i: lump.over(scale) for i, lump in at.items()}
+        found = _whole(plan, ys, at, parameters, lifted, control)
+    else:
+        scale = _size(grads)
+        found = _by_intervals(plan, ys, grads / scale, parameters, lifted, control)
+    return [g * scale for g in found]
+
+
+def _size(grads: Tensor) -> Tensor:
+    """The largest of them, by which they are scaled."""
+    sizes = grads.abs() if grads.is_complex() else grads
+    low, high = sizes.aminmax()
+    size = torch.maximum(-low, high)
+    if not bool(torch.isfinite(size)):
+        size = sizes.abs().nan_to_num().max()
+    return size.clamp(min=torch.finfo(size.dtype).tiny)
 
 
 class AdjointSystem(System):
@@ -214,6 +239,16 @@ class AdjointSystem(System):
         parts = [torch.zeros_like(x) if g is None else -g for g, x in zip(found, like, strict=True)]
         return self.pack(f, parts[0], parts[1:])
 
+    def by_slope(self, t: NDArray[np.float64], y: Tensor, slope: Tensor) -> Tensor:
+        """What a gradient by f(t, y) adds to those by y and the parameters, as a state."""
+        spec = self.system.spec
+        time = torch.as_tensor(t, dtype=spec.time_dtype, device=spec.device)
+        time = spec.expand(time.expand(spec.batch)) if self.lanes else time.reshape(())
+        _, found = self._by_autograd(time, y, slope)
+        like = (y, *self.parameters)
+        mine, *others = (torch.zeros_like(x) if g is None else g for g, x in zip(found, like, strict=True))
+        return self.pack(torch.zeros_like(y), mine, others)
+
     def _by_autograd(self, time: Tensor, state: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """f(t, y), a^T df/dy and a^T df/dp."""
         with torch.enable_grad():
@@ -257,6 +292,7 @@ class AdjointSystem(System):
             control,
             rtol=flat(control.rtol if rtol is None else rtol),
             atol=flat(control.atol if atol is None else atol),
+            interpolate=False,
         )
 
     def norm(self, error: Tensor) -> Tensor:
@@ -282,27 +318,37 @@ def _check(result: Result) -> Result:
 
 
 def _whole(
-    plan: AdaptivePlan, ys: Tensor, grads: Tensor, parameters: list[Tensor], lifted: Lifted | None, control: Control
+    plan: AdaptivePlan,
+    ys: Tensor,
+    at: dict[int, Lump],
+    parameters: list[Tensor],
+    lifted: Lifted | None,
+    control: Control,
 ) -> list[Tensor]:
-    """One solve from the last output time to the first; the outputs' gradients enter as jumps on the way."""
+    """One solve from the last output time to the first; what stands at some of the outputs enters as jumps on the
+    way."""
     system = AdjointSystem(plan.system, parameters, not plan.shared, lifted, control)
-    backwards = plan.ts[::-1].copy()
+    jumps = tuple(plan.control.jumps)
+    stops = sorted(at, reverse=True)
+    backwards = plan.ts[stops]
     # which output a landing point is; -1 for a jump of the right-hand side
-    landings = Landings.merge(backwards, tuple(plan.control.jumps))
-    outputs = np.where(landings.outputs < 0, -1, len(ys) - 1 - landings.outputs)
+    outputs = [-1 if k < 0 else stops[k] for k in Landings.merge(backwards, jumps).outputs]
 
     def at_landing(z: Tensor, point: int) -> Tensor:
-        i = int(outputs[point])
+        i = outputs[point]
         if i < 0:
             return z
         system.pull.due = True
         _, a, rest = system.unpack(z)
-        return torch.cat([ys[i].reshape(-1), (grads[i] + a).reshape(-1), rest])
+        value, slope = at[i]
+        z = torch.cat([ys[i].reshape(-1), (value + a).reshape(-1), rest])
+        return z if slope is None else z + system.by_slope(plan.ts[i], ys[i], slope)
 
     backward = _adaptive(plan, system, backwards, at_landing)
     zeros = [torch.zeros_like(p) for p in parameters]
     with torch.no_grad():
-        result = _check(backward.run(system.pack(ys[-1], grads[-1], zeros)))
+        start = at_landing(system.pack(ys[-1], torch.zeros_like(ys[-1]), zeros), 0)
+        result = _check(backward.run(start))
     return system.gradients(result.ys[-1])
 
 

@@ -15,7 +15,7 @@ from sdesolve.adjoint.parameters import apart
 from sdesolve.adjoint.pull import Pull
 from sdesolve.adjoint.retrace import Found, Retraced, Tape
 from sdesolve.adjoint.stretches import Stretches
-from sdesolve.adjoint.trail import Kept, Segment, Trail, budget, gradient
+from sdesolve.adjoint.trail import Kept, Segment, Trail, budget, gradient, gradient_of
 from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
 from sdesolve.errors import CompileError, message
@@ -98,8 +98,8 @@ class _Back(Stretches[Cotangents]):
         take = lambda: self.trail.take(self.trail.start(y0), 0, self.trail.count)
         end, parameters = take(), self.pull.parameters
         self.pull.check(_values(end), [y0], lambda: _values(take()))
-        states = [(0, y0), *end.outputs, (self.trail.count, end.state.y)]
-        pairs = [(y, gradient(self.trail, k, self.grad)) for k, y in states]
+        states = [(self.trail.landed(0), y0), *end.outputs, (self.trail.landed(self.trail.count), end.state.y)]
+        pairs = [(y, None if at is None else gradient_of(self.trail, at, self.grad)) for at, y in states]
         used = [(y, g) for y, g in pairs if g is not None and y.requires_grad]
         wanted = [x for x in (y0, *parameters) if x.requires_grad]
         with apart(wanted):
@@ -123,7 +123,7 @@ class _Back(Stretches[Cotangents]):
         inputs = [x.detach().requires_grad_(_real(x)) for x in (state.y, *state.cache)]
         segment = self._again(inputs, first, last)
         outputs = list(zip((segment.state.y, *segment.state.cache), cotangent, strict=True))
-        outputs += [(y, gradient(self.trail, done, self.grad)) for done, y in segment.outputs]
+        outputs += [(y, gradient_of(self.trail, landed, self.grad)) for landed, y in segment.outputs]
         self.pull.check(_values(segment), inputs, lambda: _values(self._again(inputs, first, last)))
         found = self.pull.grad(outputs, inputs)
         return self._add(found, first) if first else found

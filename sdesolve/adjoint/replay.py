@@ -15,7 +15,6 @@ from torch import Tensor
 
 from sdesolve.adjoint.parameters import refuse_second
 from sdesolve.capture import Captured
-from sdesolve.clock import Landings
 from sdesolve.compiled import adaptive, fixed
 from sdesolve.compiled.layout import unpack_states
 from sdesolve.compiled.lift import Lifted, Pure, some_of
@@ -193,7 +192,7 @@ def _adaptive(
     run: Recorded, plan: AdaptivePlan, tape: list[Any], lifted: Lifted, grad: Tensor, at: Cotangents
 ) -> Cotangents:
     spec = plan.system.spec
-    landings = Landings.merge(plan.ts, tuple(plan.control.jumps))
+    landings = plan.landings()
     chunks = list(reversed(tape))
     for i, entry in enumerate(chunks):
         output = int(landings.outputs[entry.point])

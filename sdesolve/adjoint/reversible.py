@@ -13,13 +13,15 @@ from torch import Tensor
 
 from sdesolve.adjoint.pull import Pull
 from sdesolve.adjoint.retrace import Found, Retraced, Tape
-from sdesolve.adjoint.trail import Kept, Trail, gradient
+from sdesolve.adjoint.trail import Kept, Trail, gradient, gradient_of
 from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
 from sdesolve.errors import CompileError, SolveError, message
+from sdesolve.interpolate import hermite_weights
 from sdesolve.methods import METHODS, Method, choose
-from sdesolve.methods.method import State
+from sdesolve.methods.method import Increments, State
 from sdesolve.methods.reversible import Behind, Coupled, ReversibleMethod, able, check_coupling
+from sdesolve.outputs import Inside
 from sdesolve.plan import AdaptivePlan, FixedPlan
 from sdesolve.state import StateSpec
 from sdesolve.system import System
@@ -99,7 +101,15 @@ class Reversible(Way):
             for number, inc, taken in trail.backwards():
                 state = trail.followed(tape.kept.states.get(number + 1, at.state))
                 at = at._replace(state=state)
+                inside = trail.inside(number)
+                due = (
+                    None
+                    if inside is None
+                    else _Within(system, inc, pull, inside[0], gradient_of(trail, inside[1], grad))
+                )
+                at = at if due is None else _with_output(at, due.at_end(at.state.y))
                 at = method.undo(system, inc, at, taken, pull)
+                at = at if due is None else _with_output(at, due.at_start(at.state.y))
                 output = gradient(trail, number, grad) if number else None
                 pull.due = output is not None
                 at = _with_output(at, output)
@@ -122,6 +132,27 @@ class _Tape(Tape):
     def keep(self, state: State) -> None:
         super().keep(state)
         self.kept(state)
+
+
+class _Within:
+    """Outputs within a step, which are read off the cubic Hermite interpolant of its ends. gradients : by them."""
+
+    def __init__(self, system: System, inc: Increments, pull: Pull, inside: Inside, gradients: Tensor) -> None:
+        self.system, self.inc, self.pull, self.gradients = system, inc, pull, gradients
+        self.start, self.end = hermite_weights((0.0, 1.0), inside.wide(system.spec))
+
+    def at_start(self, y: Tensor) -> Tensor:
+        """The gradient by the state at the step's start."""
+        return self._by(self.start, self.inc.t0, y)
+
+    def at_end(self, y: Tensor) -> Tensor:
+        """The gradient by the state at its end."""
+        return self._by(self.end, self.inc.t1, y)
+
+    def _by(self, weights: tuple[Tensor, Tensor], t: Tensor, y: Tensor) -> Tensor:
+        value, slope = ((weight * self.gradients).sum(0) for weight in weights)
+        _, back = self.pull(lambda y: (self.system.drift(t, y),), y)
+        return value + back((self.inc.h * slope,))
 
 
 def _check(found: Tensor, start: Tensor, ys: Tensor, spec: StateSpec) -> None:

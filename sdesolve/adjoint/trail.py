@@ -20,7 +20,7 @@ from sdesolve.lattice_clock import PathNoise
 from sdesolve.loop import Loop, followed
 from sdesolve.methods.method import Increments, Method, State
 from sdesolve.methods.reversible import Taken
-from sdesolve.outputs import Round
+from sdesolve.outputs import Inside, Round
 from sdesolve.plan import FixedPlan
 from sdesolve.system import System
 
@@ -48,19 +48,19 @@ def budget(most: int | None, count: int) -> int:
     return most if most is not None else max(8, count.bit_length())
 
 
-class Segment(NamedTuple):
-    """Steps taken again: the state behind them, and y where an output is due before that, with the number of steps
-    that are then done."""
-
-    state: State
-    outputs: list[tuple[int, Tensor]]
-
-
 class Landed(NamedTuple):
-    """For each trajectory the number of an output, and whether its state is that one; (batch,)."""
+    """For each trajectory the number of an output, and whether its state is that one: (batch,), or (n, batch) of n
+    states."""
 
     rows: Tensor
     mask: Tensor
+
+
+class Segment(NamedTuple):
+    """Steps taken again: the state behind them, and before that the states that are outputs."""
+
+    state: State
+    outputs: list[tuple[Landed, Tensor]]
 
 
 class Past(NamedTuple):
@@ -98,6 +98,10 @@ class Trail(Protocol):
         """Whose state after so many steps is an output."""
         ...
 
+    def inside(self, number: int) -> tuple[Inside, Landed] | None:
+        """The outputs within a step: where, and which they are."""
+        ...
+
 
 class FixedTrail:
     """Of a table of steps. wrong : (batch,) trajectories that have failed, and follow another one; None: nobody."""
@@ -130,7 +134,11 @@ class FixedTrail:
         inside = sorted(k for k in self.due if first < k < last)
         for begin, end in self.loop.blocks(first, last):
             state = self.loop.advance(state, begin, end, set(inside), run)
-        return Segment(state, list(zip(inside, run.kept[1:], strict=True)))
+        outputs = [(self.landed(k), y) for k, y in zip(inside, run.kept[1:], strict=True)]
+        return Segment(state, [(landed, y) for landed, y in outputs if landed is not None])
+
+    def inside(self, number: int) -> None:
+        """Fixed steps end on all outputs."""
 
     def landed(self, done: int) -> Landed | None:
         if done not in self.due:
@@ -172,19 +180,22 @@ class AdaptiveTrail:
         return Past(number, inc, Taken(taken, self.system.spec.batched))
 
     def take(self, state: State, first: int, last: int) -> Segment:
-        outputs = []
+        outputs: list[tuple[Landed, Tensor]] = []
         for k in range(first, last):
-            state = self._step(state, k)
-            if k + 1 < last and self.rounds[k].landed is not None:
-                outputs.append((k + 1, state.y))
+            state = self._step(state, k, outputs)
+            landed = self.landed(k + 1) if k + 1 < last else None
+            if landed is not None:
+                outputs.append((landed, state.y))
         return Segment(state, outputs)
 
-    def _step(self, state: State, number: int) -> State:
+    def _step(self, state: State, number: int, outputs: list[tuple[Landed, Tensor]]) -> State:
         loop, r = self.loop, self.rounds[number]
         state, (_, inc, whose) = self.followed(state), self._past(number)
-        taken = whose.mask
-        new = loop.method.step(loop.system, state, inc).state
-        state = new if taken is None else loop.choose(taken, new, state)
+        taken, inside = whose.mask, self.inside(number)
+        step = loop.method.step(loop.system, state, inc, dense=inside is not None)
+        if inside is not None:
+            outputs.append((inside[1], inside[0].values(self.system.spec, state.y, step.dense)))
+        state = step.state if taken is None else loop.choose(taken, step.state, state)
         if r.stale is not None and r.after is not None:
             renewed = State(state.y, loop.method.init(loop.system, loop.to_state(r.after), state.y))
             state = loop.choose(r.stale, renewed, state)
@@ -198,13 +209,28 @@ class AdaptiveTrail:
             if r.landed is None or r.row is None:
                 return None
             rows, mask = r.row, r.landed & (r.row < self.outputs)
+        return self._landed(rows, mask)
+
+    def _landed(self, rows: Tensor, mask: Tensor) -> Landed:
         return Landed(rows.clamp(max=self.outputs - 1), mask if self.wrong is None else mask & ~self.wrong)
+
+    def inside(self, number: int) -> tuple[Inside, Landed] | None:
+        found = self.rounds[number].inside
+        if found is None:
+            return None
+        rows = found.rows.expand(-1, self.system.spec.batch)
+        return found, self._landed(rows, rows < self.outputs)
 
 
 def gradient(trail: Trail, done: int, grad: Tensor) -> Tensor | None:
     """What the gradients of the outputs, (T, ...), say of the state after so many steps; None: nothing."""
     landed = trail.landed(done)
-    return None if landed is None else _put(trail, landed, grad, torch.zeros((), dtype=grad.dtype, device=grad.device))
+    return None if landed is None else gradient_of(trail, landed, grad)
+
+
+def gradient_of(trail: Trail, landed: Landed, grad: Tensor) -> Tensor:
+    """The gradients of these outputs, from those of all."""
+    return _put(trail, landed, grad, torch.zeros((), dtype=grad.dtype, device=grad.device))
 
 
 def restored(trail: Trail, done: int, ys: Tensor, y: Tensor) -> Tensor:
@@ -216,5 +242,8 @@ def restored(trail: Trail, done: int, ys: Tensor, y: Tensor) -> Tensor:
 def _put(trail: Trail, landed: Landed, values: Tensor, others: Tensor) -> Tensor:
     spec, (rows, mask) = trail.system.spec, landed
     if not spec.batched:
-        return torch.where(mask[0], values[rows[0]], others)
-    return torch.where(spec.expand(mask), values[rows, torch.arange(spec.batch, device=values.device)], others)
+        rows, mask = rows[..., 0], mask[..., 0]
+        found = values[rows]
+    else:
+        found = values[rows, torch.arange(spec.batch, device=values.device)]
+    return torch.where(mask.reshape(*mask.shape, *(1,) * (found.ndim - mask.ndim)), found, others)

@@ -58,7 +58,8 @@ class Taken:
 
 
 class ReversibleMethod(Method):
-    """Base of methods whose steps can be taken back. The cache begins with z.
+    """Base of methods whose steps can be taken back. The cache begins with z. Dense output is the cubic Hermite
+    interpolant of y.
 
     Where solutions are drawn together, y - z grows as they would be drawn together, so at a rate lambda by
     exp(lambda T) over a time T, whatever the steps: these methods are for equations that do not forget. No error

@@ -64,6 +64,7 @@ class RungeKutta(Method):
         self.first_evaluations = 1 if self.last else 0
         self.dense_evaluations = 0 if self.last else 1
         self.columns: dict[tuple[Any, ...], tuple[tuple[Tensor, ...], Tensor]] = {}
+        self.rows: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
 
     def init(self, system: System, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         return (system.drift(t, y),) if self.last else ()
@@ -141,8 +142,23 @@ class RungeKutta(Method):
     def _dense(self, y: Tensor, y1: Tensor, h: Tensor, stages: list[Tensor], last: Tensor) -> tuple[Tensor, ...]:
         if self.tableau.dense is None:
             return hermite(y, y1, h * stages[0], h * last)
-        powers = zip(*self.tableau.dense, strict=True)
-        return tuple(h * combine(weights, stages) for weights in powers)
+        if not plain_eager():
+            powers = zip(*self.tableau.dense, strict=True)
+            return tuple(h * combine(weights, stages) for weights in powers)
+        first, *others = self._rows(y)
+        total = first * stages[0]
+        for weights, stage in zip(others, stages[1:], strict=True):
+            total = torch.addcmul(total, weights, stage)
+        return (h * total).unbind()
+
+    def _rows(self, y: Tensor) -> tuple[Tensor, ...]:
+        """For each stage its weights in the coefficients of the dense output, (powers, 1, ..., 1)."""
+        key = (y.dtype, y.device, y.ndim)
+        if key not in self.rows:
+            with torch.inference_mode(False):
+                table = torch.tensor(self.tableau.dense, dtype=y.dtype.to_real(), device=y.device)
+                self.rows[key] = table.reshape(*table.shape, *(1,) * y.ndim).unbind()
+        return self.rows[key]
 
 
 def hermite(y: Tensor, y1: Tensor, slope: Tensor, slope1: Tensor) -> tuple[Tensor, ...]:
