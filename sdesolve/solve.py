@@ -111,10 +111,11 @@ def solve(
         ``"backsolve"`` each batch has a graph). Python numbers in closures, globals and attributes are constants, of
         which each new value makes a graph: keep those that change in tensors. The functions must not branch on a
         tensor's value, print, count their calls, or read two tensors that share memory. Gradients: ``"direct"``,
-        ``"backsolve"`` of ODEs, ``"checkpoint"`` of fixed steps; those by ``"direct"`` and ``"checkpoint"`` not with
-        ``vectorize=True``, nor where the functions use ``torch.func.grad`` or ``vjp``. Not with ``dense``, outputs that
-        are interpolated, fixed steps at (batch, T) times, adaptive steps of an SDE at (batch, T) times,
-        ``torch.autocast``. Trajectories that read each other are looked for at the first solve of a structure.
+        ``"backsolve"`` of ODEs, and with fixed steps ``"checkpoint"``, ``"reversible"``, and ``"backsolve"`` of SDEs
+        that are Stratonovich or additive; all but those of ODEs by ``"backsolve"`` not with ``vectorize=True``, nor
+        where the functions use ``torch.func.grad`` or ``vjp``. Not with ``dense``, outputs that are interpolated, fixed
+        steps at (batch, T) times, adaptive steps of an SDE at (batch, T) times, ``torch.autocast``. Trajectories that
+        read each other are looked for at the first solve of a structure.
     events : None; there are none yet.
     progress : True for a bar (needs rich), or a function of the finished fraction.
     on_failure : ``"raise"`` a :class:`SolveError` with the partial solution if a trajectory fails, or ``"return"`` the

@@ -22,8 +22,14 @@ from benchmarks.workload import Case, Contender, Target, Workload
 from benchmarks.workloads.network_calls import floor
 from benchmarks.workloads.neural_sde import BATCH, Answer, path_of_seed, path_of_torchsde, start
 
-DIRECT, COMPILED = "sdesolve direct", "sdesolve direct, compiled"
-BACKSOLVE, REVERSIBLE, CHECKPOINT = "sdesolve backsolve", "sdesolve reversible", "sdesolve checkpoint"
+DIRECT, BACKSOLVE, REVERSIBLE = "sdesolve direct", "sdesolve backsolve", "sdesolve reversible"
+CHECKPOINT = "sdesolve checkpoint"
+#: how each way is asked for
+WAYS: dict[str, dict[str, Any]] = {
+    DIRECT: {"method": "heun"},
+    BACKSOLVE: {"method": "heun", "adjoint": "backsolve"},
+    REVERSIBLE: {"adjoint": "reversible"},
+}
 #: of each way, torchsde's name for it here, its function, and how that is called
 PEERS = {
     DIRECT: ("torchsde direct", "sdeint", {"method": "heun"}),
@@ -72,17 +78,18 @@ def case(dt: float, name: str, device: torch.device) -> Case:
         BACKSOLVE: floor("backsolve", nets, y0, 2 * steps, 2 * steps),
         REVERSIBLE: floor("reversible", nets, y0, steps + 1, steps + 1),
     }
-    targets = [Target(COMPILED, DIRECT, 1.5)]
+    targets = [Target(f"{way}, compiled", way, 1.5) for way in PEERS]
     for way, (peer, _, _) in PEERS.items():
         targets.append(Target(way, peer, 8) if name == "0.01" else Target(way, floors[way].name, 1 / 1.3))
     return Case(
         f"two MLPs 16-64-16, batch {BATCH}, dt = {name}, forward + backward",
         [
-            Contender(DIRECT, "ours", lambda: ours(method="heun")),
-            Contender(COMPILED, "ours", lambda: ours(method="heun", compile=True), compiled=True),
+            *(Contender(way, "ours", partial(ours, **how)) for way, how in WAYS.items()),
+            *(
+                Contender(f"{way}, compiled", "ours", partial(ours, **how, compile=True), compiled=True)
+                for way, how in WAYS.items()
+            ),
             Contender(CHECKPOINT, "ours", lambda: ours(method="heun", adjoint="checkpoint")),
-            Contender(BACKSOLVE, "ours", lambda: ours(method="heun", adjoint="backsolve")),
-            Contender(REVERSIBLE, "ours", lambda: ours(adjoint="reversible")),
             *(
                 Contender(peer, "peer", partial(theirs, function, options), needs="torchsde", turns=3)
                 for peer, function, options in PEERS.values()

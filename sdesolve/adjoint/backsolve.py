@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sdesolve.adjoint.backsolve_ode import ContinuousAdjoint, Control
+from sdesolve.adjoint.adjoint_system import Control
+from sdesolve.adjoint.backsolve_ode import ContinuousAdjoint
 from sdesolve.adjoint.backsolve_sde import AlongPath
+from sdesolve.adjoint.backsolve_sde_compiled import CompiledAlongPath
 from sdesolve.adjoint.retrace import Retraced
 from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
@@ -52,10 +54,20 @@ class Backsolve(Way):
         if not plan.system.is_sde:
             return ContinuousAdjoint(plan, captured, Control(self.rtol, self.atol, self.seminorm))
         if plan.compile_chunk is not None:
-            advice = "Use adjoint='direct', or drop compile=True."
-            got = "True with adjoint='backsolve' for an SDE"
-            raise CompileError(message("compile", got, "True with adjoint='direct'", advice))
+            return _compiled(plan, captured)
         return Retraced(plan, captured, AlongPath())
+
+
+def _compiled(plan: FixedPlan | AdaptivePlan, captured: Captured) -> Adjoint:
+    """Of an SDE."""
+    if isinstance(plan, AdaptivePlan):
+        got, accepted = "True with adjoint='backsolve' and adaptive steps of an SDE", "it with fixed steps"
+        raise CompileError(message("compile", got, accepted, "Use adjoint='direct', dt=, or drop compile=True."))
+    if plan.system.calculus == "ito" and not plan.system.additive:
+        got = "True with adjoint='backsolve' for an Ito SDE, whose correction is a derivative"
+        accepted = "it for Stratonovich SDEs and for additive noise"
+        raise CompileError(message("compile", got, accepted, "Use adjoint='direct' or 'checkpoint'."))
+    return CompiledAlongPath(plan, captured)
 
 
 def _check_tolerance(name: str, value: Any) -> None:

@@ -14,6 +14,7 @@ from sdesolve.capture import Captured, leaves
 from sdesolve.errors import SolveError, message
 from sdesolve.plan import AdaptivePlan, FixedPlan, Report, Result, last_time
 from sdesolve.solution import Status
+from sdesolve.state import StateSpec
 from sdesolve.system import System
 
 
@@ -121,3 +122,15 @@ def refuse_unstable(time: float, reason: Status) -> NoReturn:
         reason=reason,
         time=time,
     )
+
+
+def refuse_missed(found: Tensor, start: Tensor, ys: Tensor, spec: StateSpec) -> None:
+    """Raise where the way back has not come to where the solve began: then no gradient is right."""
+    size = ys.nan_to_num().abs().max().clamp(min=start.abs().max())
+    away, limit = (found - start).abs().max(), torch.finfo(spec.dtype.to_real()).eps ** 0.25
+    if not bool(away <= limit * size):
+        raise SolveError(
+            f"adjoint: 'reversible' came back {float(away / size):.2g} of the solution's size away from "
+            f"y0 (at most {limit:.2g} is accepted): rounding errors grow on the way back, by 1 / coupling a step. "
+            "Take a coupling nearer to 1, float64, or adjoint='checkpoint', which goes no such way."
+        )

@@ -16,9 +16,10 @@ from torch import Tensor
 from sdesolve.adjoint.parameters import refuse_second
 from sdesolve.capture import Captured
 from sdesolve.compiled import adaptive, fixed
+from sdesolve.compiled.going_back import replay_fixed
 from sdesolve.compiled.layout import unpack_states
 from sdesolve.compiled.lift import Lifted, Pure, some_of
-from sdesolve.compiled.replay import Cotangents, Tensors, lifted_of, replay_adaptive, replay_fixed
+from sdesolve.compiled.replay import Cotangents, Tensors, lifted_of, replay_adaptive
 from sdesolve.compiled.step import lifted_init
 from sdesolve.errors import CompileError, message
 from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result, first_time
@@ -97,7 +98,14 @@ class Recorded:
         """With the step as it was lifted at the time of the solve: closures may hold something else by the time of
         gradients."""
         step = lifted_of(plan.system, plan.method, tape[0])
-        first = lifted_init(plan.system, plan.method, first_time(plan), y0) if plan.method.first_evaluations else None
+        return Recorded.with_step(plan, tape, step, y0, status, cached=len(_states(tape[0])) > 1), step
+
+    @staticmethod
+    def with_step(
+        plan: Any, tape: list[Any], step: Lifted, y0: Tensor, status: Tensor | None, cached: bool
+    ) -> Recorded:
+        """With this step; cached : whether the method keeps anything between steps."""
+        first = lifted_init(plan.system, plan.method, first_time(plan), y0) if cached else None
         names = [id(x) for x in step.tensors]
         reads = () if first is None else first.tensors
         # -1, -2, ...: read at the start alone
@@ -109,7 +117,7 @@ class Recorded:
         alone = [id(x) for x in others]
         places = tuple(names.index(id(x)) if id(x) in names else -1 - alone.index(id(x)) for x in reads)
         pure = None if first is None else first.pure
-        return Recorded(plan, tape, step.pure, step.wanted, pure, places, tuple(others), status), step
+        return Recorded(plan, tape, step.pure, step.wanted, pure, places, tuple(others), status)
 
 
 class Backwards(Protocol):
@@ -155,7 +163,7 @@ def _backwards(run: Recorded, grad: Tensor, y0: Tensor, tensors: Tensors) -> lis
         tape = [without(entry, wrong) for entry in tape]
         y0 = torch.where(spec.expand(wrong), y0[(~wrong).nonzero()[0]], y0)
     lifted = Lifted(run.step, tensors)
-    zeros = tuple(torch.zeros_like(y0) for _ in range(1 + _caches(tape[0])))
+    zeros = tuple(torch.zeros_like(x, memory_format=torch.contiguous_format) for x in _states(tape[0]))
     at = Cotangents(zeros, tuple(torch.zeros_like(p) for p in parameters))
     if isinstance(plan, FixedPlan):
         at = _fixed(run, plan, tape, lifted, grad, y0, at)
@@ -164,11 +172,11 @@ def _backwards(run: Recorded, grad: Tensor, y0: Tensor, tensors: Tensors) -> lis
     return [at.states[0], *at.parameters]
 
 
-def _caches(entry: Any) -> int:
-    """Tensors in the method's cache, from how a state was packed."""
+def _states(entry: Any) -> Tensors:
+    """y and the method's cache, of a step that was recorded."""
     states = entry.states if isinstance(entry, adaptive.Entry) else entry.inputs.records
     shape = entry.shape if isinstance(entry, adaptive.Entry) else entry.parts.shape
-    return len(unpack_states(tuple(x[0] for x in states), shape)) - 1
+    return unpack_states(tuple(x[0] for x in states), shape)
 
 
 def _plus(at: Cotangents, grad: Tensor) -> Cotangents:

@@ -11,19 +11,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sdesolve.adjoint.parameters import refuse_missed
 from sdesolve.adjoint.pull import Pull
 from sdesolve.adjoint.retrace import Found, Retraced, Tape
+from sdesolve.adjoint.reversible_compiled import CompiledReversible
 from sdesolve.adjoint.trail import Kept, Trail, gradient, gradient_of
 from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
-from sdesolve.errors import CompileError, SolveError, message
+from sdesolve.errors import CompileError, message
 from sdesolve.interpolate import hermite_weights
 from sdesolve.methods import METHODS, Method, choose
 from sdesolve.methods.method import Increments, State
 from sdesolve.methods.reversible import Behind, Coupled, ReversibleMethod, able, check_coupling
 from sdesolve.outputs import Inside
 from sdesolve.plan import AdaptivePlan, FixedPlan
-from sdesolve.state import StateSpec
 from sdesolve.system import System
 
 #: states that are kept
@@ -79,8 +80,11 @@ class Reversible(Way):
     def run(self, plan: FixedPlan | AdaptivePlan, captured: Captured) -> Adjoint:
         """How the plan is run."""
         if plan.compile_chunk is not None:
-            accepted = "it with 'direct', 'checkpoint' (fixed steps) or 'backsolve' (ODEs)"
-            raise CompileError(message("compile", "True with adjoint='reversible'", accepted))
+            if isinstance(plan, FixedPlan):
+                return CompiledReversible(plan, captured, _KEPT)
+            advice = "Use adjoint='direct' or 'backsolve', fixed steps, or drop compile=True."
+            got = "True with adjoint='reversible' and adaptive steps"
+            raise CompileError(message("compile", got, "it with fixed steps", advice))
         if isinstance(plan, AdaptivePlan) and len(tuple(plan.control.jumps)):
             advice = "Use adjoint='checkpoint' or 'direct'."
             raise ValueError(message("jumps", "jumps with adjoint='reversible'", "no jumps", advice))
@@ -117,7 +121,7 @@ class Reversible(Way):
         with torch.enable_grad():
             first = trail.start(start)
         gradients = list(zip((first.y, *first.cache), (at.gradient.y, *at.gradient.cache), strict=True))
-        _check(trail.followed(at.state).y, first.y.detach(), ys, system.spec)
+        refuse_missed(trail.followed(at.state).y, first.y.detach(), ys, system.spec)
         pull.check([x for x, _ in gradients], [start], lambda: [first.y, *first.cache])
         (found,) = pull.grad(gradients, [start])
         output = gradient(trail, 0, grad)
@@ -153,18 +157,6 @@ class _Within:
         value, slope = ((weight * self.gradients).sum(0) for weight in weights)
         _, back = self.pull(lambda y: (self.system.drift(t, y),), y)
         return value + back((self.inc.h * slope,))
-
-
-def _check(found: Tensor, start: Tensor, ys: Tensor, spec: StateSpec) -> None:
-    """Raise where the way back has not come to where the solve began: then no gradient is right."""
-    size = ys.nan_to_num().abs().max().clamp(min=start.abs().max())
-    away, limit = (found - start).abs().max(), torch.finfo(spec.dtype.to_real()).eps ** 0.25
-    if not bool(away <= limit * size):
-        raise SolveError(
-            f"adjoint: 'reversible' came back {float(away / size):.2g} of the solution's size away from "
-            f"y0 (at most {limit:.2g} is accepted): rounding errors grow on the way back, by 1 / coupling a step. "
-            "Take a coupling nearer to 1, float64, or adjoint='checkpoint', which goes no such way."
-        )
 
 
 def _with_output(at: Behind, output: Tensor | None) -> Behind:

@@ -7,7 +7,7 @@ with the call itself. Other noise comes in blocks from outside.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -131,6 +131,31 @@ def compile_fixed(loop: FixedLoop, tape: list[Entry] | None = None) -> Callable[
     return run
 
 
+def fixed_entries(loop: FixedLoop) -> Callable[[State, int, int], list[Entry]]:
+    """What chunks of steps first <= k < last would be given, without records; the state is an example."""
+    chunk = _Chunk(loop, None)
+
+    def found(state: State, first: int, last: int) -> list[Entry]:
+        lows = range(first, last, chunk.width)
+        return [entry for low in lows for entry in chunk.entries(state, low, min(low + chunk.width, last))]
+
+    return found
+
+
+class _Run(NamedTuple):
+    """Steps that a graph takes: numbers first <= k < last of tables that begin at step ``offset``; their noise."""
+
+    offset: int
+    first: int
+    last: int
+    times: Tensor
+    steps: Tensor
+    kind: str
+    backwards: bool = False
+    cells: Cells | None = None
+    drawn: tuple[Tensor | None, ...] = ()
+
+
 class _Chunk:
     """Puts the tables of a stretch of steps on the device and calls the graph."""
 
@@ -152,13 +177,21 @@ class _Chunk:
                 self.width = 4 * (quads - 1)  # which is one block, wherever in a call of the generator it begins
 
     def __call__(self, state: State, low: int, high: int) -> State:
+        for run in self._runs(low, high):
+            state = self._run(state, run)
+        return state
+
+    def entries(self, state: State, low: int, high: int) -> list[Entry]:
+        """What graphs would be given for these steps."""
+        return [Entry(*self._given(state, run), run.offset + run.last) for run in self._runs(low, high)]
+
+    def _runs(self, low: int, high: int) -> Iterator[_Run]:
         loop, noise, spec = self.loop, self.noise, self.spec
         times, steps = (self._tabled(x, spec.time_dtype) for x in loop.table.rows(low, high))
-        if noise is None:
-            return self._run(state, (low, 0, high - low), times, steps, "none")
         if not isinstance(noise, OwnSteps):
-            drawn = tuple(noise(low, high))
-            return self._run(state, (low, 0, high - low), times, steps, "drawn", drawn=drawn)
+            drawn = () if noise is None else tuple(noise(low, high))
+            yield _Run(low, 0, high - low, times, steps, "drawn" if drawn else "none", drawn=drawn)
+            return
         named = noise.named(low, high)
         cells = Cells(
             noise.key,
@@ -169,8 +202,7 @@ class _Chunk:
             self.ahead,
         )
         for a, b in named.runs():
-            state = self._run(state, (low, a, b), times, steps, *_kind(named, a), cells=cells)
-        return state
+            yield _Run(low, a, b, times, steps, *_kind(named, a), cells=cells)
 
     def _tabled(self, values: np.ndarray, dtype: torch.dtype) -> Tensor:
         """Always of one length, so that one graph serves all tables; what lies behind is not read."""
@@ -178,38 +210,33 @@ class _Chunk:
         out[: len(values)] = torch.as_tensor(values, dtype=dtype)
         return out
 
-    def _run(
-        self,
-        state: State,
-        which: tuple[int, int, int],
-        times: Tensor,
-        steps: Tensor,
-        kind: str,
-        backwards: bool = False,
-        cells: Cells | None = None,
-        drawn: tuple[Tensor | None, ...] = (),
-    ) -> State:
+    def _given(self, state: State, run: _Run) -> tuple[Parts, Inputs]:
+        """What shapes the graph, and what it reads, without records."""
         loop, spec, noise = self.loop, self.spec, self.noise
-        offset, first, last = which
         shape = spec.per_trajectory if few_components(spec, state.cache) else None
         levy = getattr(noise, "levy", None)
         channels = noise.shape if isinstance(noise, OwnSteps) else ()
-        light = is_light(loop.system, loop.method, times[first], state.y)
-        together = light and kind == "whole" and self.tape is None
         single = self.tape is not None
-        parts = Parts(self.neutral, loop.method, shape, kind, levy, channels, spec.dtype, backwards, together, single)
+        together = run.kind == "whole" and not single
+        together = together and is_light(loop.system, loop.method, run.times[run.first], state.y)
+        kinds = shape, run.kind, levy, channels, spec.dtype, run.backwards, together, single
+        parts = Parts(self.neutral, loop.method, *kinds)
+        number = lambda k: torch.tensor(k, device=spec.device)
+        return parts, Inputs(number(run.first), number(run.last), run.times, run.steps, run.cells, run.drawn, ())
+
+    def _run(self, state: State, run: _Run) -> State:
+        parts, inputs = self._given(state, run)
         packed = parts.pack(State(state.y.detach(), state.cache))
         records: Tensors = ()
         if self.tape is not None:
             # two rows at least: a graph takes 1 for a constant
-            records = tuple(x.new_empty((max(last - first, 2), *x.shape)) for x in packed)
-        parts.mark(packed, records, drawn)
-        number = lambda k: torch.tensor(k, device=spec.device)
-        inputs = Inputs(number(first), number(last), times, steps, cells, drawn, records)
-        run = graph(("fixed", *parts.key, len(records)), _chunk, spec.device)
-        state = parts.unpack(tuple(run(parts, inputs, packed)))
+            records = tuple(x.new_empty((max(run.last - run.first, 2), *x.shape)) for x in packed)
+        parts.mark(packed, records, run.drawn)
+        inputs = inputs._replace(records=records)
+        chunk = graph(("fixed", *parts.key, len(records)), _chunk, self.spec.device)
+        state = parts.unpack(tuple(chunk(parts, inputs, packed)))
         if self.tape is not None:
-            self.tape.append(Entry(parts, inputs, offset + last))
+            self.tape.append(Entry(parts, inputs, run.offset + run.last))
         return state
 
 

@@ -8,7 +8,7 @@ the steps is drawn again, that of adaptive steps was recorded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -29,7 +29,7 @@ Tensors = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class _Pull:
+class Pull:
     """A step that is differentiated. cache : tensors in the method's cache. wanted : for each tensor that the step
     reads beside its arguments, whether its gradient is wanted."""
 
@@ -50,91 +50,28 @@ class Cotangents(NamedTuple):
     parameters: Tensors
 
 
-# ---- fixed steps
+def pull_of(lifted: Lifted, wanted: tuple[bool, ...], after: Cotangents) -> Pull:
+    """How a step is differentiated."""
+    return Pull(lifted.pure, len(after.states) - 1, wanted)
 
 
-@dataclass
-class _Fixed:
-    forward: fixed.Parts
-    pull: _Pull
-
-
-class _FixedInputs(NamedTuple):
-    """Tables in the order in which steps are taken again; records in that in which they were taken."""
-
-    inputs: fixed.Inputs
-    records: Tensors
-    lifted: Tensors
-
-
-def replay_fixed(lifted: Lifted, wanted: tuple[bool, ...], entry: fixed.Entry, after: Cotangents) -> Cotangents:
-    """From the end of a stretch of fixed steps to its start."""
-    forward, inputs = entry.parts, entry.inputs
-    first, last = int(inputs.first), int(inputs.last)
-    number = lambda k: torch.tensor(k, device=inputs.times.device)
-
-    def turned(table: Tensor, rows: int) -> Tensor:
-        out = torch.zeros_like(table)
-        out[:rows] = table[first : first + rows].flip(0)
-        return out
-
-    count = last - first
-    cells = inputs.cells
-    if cells is not None:
-        tables = {name: turned(getattr(cells, name), count) for name in ("cells", "ticks", "scale")}
-        cells = cells._replace(**tables)  # type: ignore[arg-type]
-    drawn = tuple(None if x is None else x[first:last].flip(0) for x in inputs.drawn)
-    back = inputs._replace(
-        first=number(0),
-        last=number(count),
-        times=turned(inputs.times, count + 1),
-        steps=turned(inputs.steps, count),
-        cells=cells,
-        drawn=drawn,
-        records=(),
-    )
-    parts = _Fixed(replace(forward, backwards=not forward.backwards), _pull(lifted, wanted, after))
-    batched = forward.system.spec.batched
-    forward.mark((), (), drawn)
-    run = graph(("replay", lifted.pure, wanted, *parts.forward.key), _fixed, inputs.times.device)
-    start = _marked(after, batched)
-    plain = tuple(x.detach() for x in lifted.tensors)
-    out = tuple(run(parts, _FixedInputs(back, inputs.records, plain), start))
-    return _cotangents(out, len(after.states))
-
-
-def _pull(lifted: Lifted, wanted: tuple[bool, ...], after: Cotangents) -> _Pull:
-    return _Pull(lifted.pure, len(after.states) - 1, wanted)
-
-
-def _marked(after: Cotangents, batched: bool) -> Tensors:
+def marked(after: Cotangents, batched: bool) -> Tensors:
+    """The same as a tuple, with the batch as a symbol."""
     if batched:
         mark_batch(after.states)
     return (*after.states, *after.parameters)
 
 
-def _cotangents(out: Tensors, states: int) -> Cotangents:
+def cotangents_of(out: Tensors, states: int) -> Cotangents:
+    """The reverse, given the number of states."""
     return Cotangents(out[:states], out[states:])
 
 
-def _added(pulled: tuple[Tensors, Tensors], before: Tensors) -> Tensors:
+def added(pulled: tuple[Tensors, Tensors], before: Tensors) -> Tensors:
     """New carried tensors: cotangents as they are, gradients added up."""
     states, gradients = pulled
     sums = (a + b for a, b in zip(before[len(states) :], gradients, strict=True))
     return (*(x.clone() for x in states), *sums)
-
-
-def _fixed(parts: _Fixed, given: _FixedInputs, start: Tensors) -> Tensors:
-    inputs, pull = given.inputs, parts.pull
-
-    def visit(j: Tensor, noise: Increment, carried: Tensors) -> Tensors:
-        k = inputs.last - 1 - j
-        state = parts.forward.unpack(tuple(fixed.row(x, k) for x in given.records))
-        times, steps = inputs.times, inputs.steps
-        inc = Increments(fixed.row(times, j + 1), fixed.row(times, j), fixed.row(steps, j), *noise)
-        return _added(pull(state, inc, carried[: 1 + pull.cache], given.lifted), carried)
-
-    return fixed.walk(parts.forward, inputs, visit, start)
 
 
 # ---- adaptive steps
@@ -145,7 +82,7 @@ class _Adaptive:
     spec: StateSpec
     shape: tuple[int, ...] | None
     own: bool
-    pull: _Pull
+    pull: Pull
 
 
 class _AdaptiveInputs(NamedTuple):
@@ -161,7 +98,7 @@ def replay_adaptive(
     spec: StateSpec, lifted: Lifted, wanted: tuple[bool, ...], entry: adaptive.Entry, after: Cotangents
 ) -> Cotangents:
     """From the end of a chunk of adaptive steps to its start."""
-    parts = _Adaptive(spec.resized(0), entry.shape, entry.times.shape[2] != 1, _pull(lifted, wanted, after))
+    parts = _Adaptive(spec.resized(0), entry.shape, entry.times.shape[2] != 1, pull_of(lifted, wanted, after))
     states, times, noise = settled(entry)
     dim = 1 if entry.shape is None else 2
     mark_batch([*states, times, *noise])
@@ -174,8 +111,8 @@ def replay_adaptive(
     key = ("replay", lifted.pure, wanted, parts.spec, parts.shape, parts.own)
     plain = tuple(x.detach() for x in lifted.tensors)
     inputs = _AdaptiveInputs(states, times, noise, entry.counts, entry.counts.max(), plain)
-    out = tuple(graph(key, _adaptive, spec.device)(parts, inputs, _marked(after, spec.batched)))
-    return _cotangents(out, len(after.states))
+    out = tuple(graph(key, _adaptive, spec.device)(parts, inputs, marked(after, spec.batched)))
+    return cotangents_of(out, len(after.states))
 
 
 def settled(entry: adaptive.Entry) -> tuple[Tensors, Tensor, tuple[Tensor | None, ...]]:
@@ -213,7 +150,7 @@ def _adaptive(parts: _Adaptive, inputs: _AdaptiveInputs, start: Tensors) -> Tens
         inc = Increments(t0, t1, h, *noise)
         before, gradients = pull(State(y, tuple(cache)), inc, asked, inputs.lifted)
         kept = tuple(torch.where(mask(new), new, old) for new, old in zip(before, states, strict=True))
-        return (k, *_added((kept, gradients), carried))
+        return (k, *added((kept, gradients), carried))
 
     return while_loop(lambda left, *_: left > 0, body, (inputs.most.clone(), *(x.clone() for x in start)))[1:]
 
@@ -229,14 +166,20 @@ def lifted_of(system: System, method: Method, entry: fixed.Entry | adaptive.Entr
         y, *cache = unpack_states(packed, entry.shape)
         t0, t1, h = (spec.expand(x) if len(x) > 1 else x.reshape(()) for x in lanes)
         noise = Increment(*(None if x is None else x[0] for x in entry.noise))
+        inc = Increments(t0, t1, h, *noise)
     else:
-        inputs, first = entry.inputs, int(entry.inputs.first)
-        y, *cache = unpack_states(tuple(x[0] for x in inputs.records), entry.parts.shape)
-        t0, t1, h = inputs.times[first], inputs.times[first + 1], inputs.steps[first]
-        noise = Increment(*(None if x is None else x[first] for x in inputs.drawn)) if inputs.drawn else Increment()
-        if inputs.cells is not None:
-            noise = _example(entry.parts, spec)
-    return lifted_step(system, method, State(y, tuple(cache)), Increments(t0, t1, h, *noise))
+        y, *cache = unpack_states(tuple(x[0] for x in entry.inputs.records), entry.parts.shape)
+        inc = example_of(entry, spec)
+    return lifted_step(system, method, State(y, tuple(cache)), inc)
+
+
+def example_of(entry: fixed.Entry, spec: StateSpec) -> Increments:
+    """Increments of the right shapes, of a step."""
+    inputs, first = entry.inputs, int(entry.inputs.first)
+    noise = Increment(*(None if x is None else x[first] for x in inputs.drawn)) if inputs.drawn else Increment()
+    if inputs.cells is not None:
+        noise = _example(entry.parts, spec)
+    return Increments(inputs.times[first], inputs.times[first + 1], inputs.steps[first], *noise)
 
 
 def _example(parts: fixed.Parts, spec: StateSpec) -> Increment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from sdesolve.compiled.graphs import mark_batch
 from sdesolve.compiled.lift import Lifted, lift
 from sdesolve.methods.method import Increments, Method, State
+from sdesolve.methods.reversible import ReversibleMethod, change_by, fields_at
 from sdesolve.system import System
 
 Tensors = tuple[Tensor, ...]
@@ -23,13 +25,18 @@ class _Step:
     cache: int
     present: tuple[bool, ...]
 
+    def read(self, tensors: Tensors) -> tuple[System, State, Increments]:
+        """The tensors, by their meaning."""
+        y, cache, rest = tensors[0], tensors[1 : 1 + self.cache], iter(tensors[1 + self.cache :])
+        system = self.system.resized(y.shape[0]) if self.system.spec.batched else self.system
+        inc = Increments(*(next(rest) if there else None for there in self.present))  # type: ignore[arg-type]
+        return system, State(y, cache), inc
+
 
 def _step(parts: _Step, tensors: Tensors) -> Tensors:
     """(y, *cache, *increments) -> (y1, *cache1)."""
-    y, cache, rest = tensors[0], tensors[1 : 1 + parts.cache], iter(tensors[1 + parts.cache :])
-    system = parts.system.resized(y.shape[0]) if parts.system.spec.batched else parts.system
-    inc = Increments(*(next(rest) if there else None for there in parts.present))  # type: ignore[arg-type]
-    after = parts.method.step(system, State(y, cache), inc).state
+    system, state, inc = parts.read(tensors)
+    after = parts.method.step(system, state, inc).state
     return tuple(x.clone() for x in (after.y, *after.cache))
 
 
@@ -45,6 +52,20 @@ def _init(parts: _Step, tensors: Tensors) -> Tensors:
     y, t = tensors
     system = parts.system.resized(y.shape[0]) if parts.system.spec.batched else parts.system
     return tuple(x.clone() for x in parts.method.init(system, t, y))
+
+
+def _before(parts: _Step, tensors: Tensors) -> Tensors:
+    """(y1, *cache1, *increments) -> (y, *cache)."""
+    system, state, inc = parts.read(tensors)
+    assert isinstance(parts.method, ReversibleMethod)
+    before = parts.method.before(system, state, inc)
+    return tuple(x.clone() for x in (before.y, *before.cache))
+
+
+def _change(parts: _Step, tensors: Tensors) -> Tensors:
+    """(y, *increments) -> (f h + g dW,) at their t0."""
+    system, state, inc = parts.read(tensors)
+    return (change_by(system, inc, fields_at(system, inc.t0, state.y)).clone(),)
 
 
 def lifted_drift(system: System, t: Tensor, y: Tensor) -> Lifted:
@@ -65,11 +86,32 @@ def lifted_init(system: System, method: Method, t: Tensor, y: Tensor) -> Lifted:
 
 def lifted_step(system: System, method: Method, state: State, inc: Increments) -> Lifted:
     """The step as a pure function of (y, *cache, *those increments that are there), given an example of them."""
+    return _lifted("step", _step, system, method, state, inc)
+
+
+def lifted_before(system: System, method: Method, state: State, inc: Increments) -> Lifted:
+    """The same, of the state behind a step to that before it."""
+    return _lifted("before", _before, system, method, state, inc)
+
+
+def lifted_change(system: System, method: Method, y: Tensor, inc: Increments) -> Lifted:
+    """f h + g dW at (t0, y), as a pure function of y and those increments that are there."""
+    return _lifted("change", _change, system, method, State(y), inc)
+
+
+def _lifted(
+    name: str,
+    function: Callable[[_Step, Tensors], Tensors],
+    system: System,
+    method: Method,
+    state: State,
+    inc: Increments,
+) -> Lifted:
     present = tuple(x is not None for x in inc)
     batch = system.spec.batch
     tensors = tuple(x.detach().clone() for x in (state.y, *state.cache, *(x for x in inc if x is not None)))
     if system.spec.batched:
         mark_batch(x for x in tensors if x.ndim and x.shape[0] == batch)
-    key = ("step", system.structure, system.resized(0).spec, method, len(state.cache), present, inc.t0.ndim)
+    key = (name, system.structure, system.resized(0).spec, method, len(state.cache), present, inc.t0.ndim)
     parts = _Step(system.resized(0), method, len(state.cache), present)
-    return lift(key, _step, parts, tensors)
+    return lift(key, function, parts, tensors)

@@ -69,6 +69,10 @@ class ReversibleMethod(Method):
     def discrepancy(self, state: State) -> Tensor | None:
         return state.y - state.cache[0]
 
+    def before(self, system: System, state: State, inc: Increments) -> State:
+        """The state before a step, from that behind it."""
+        raise NotImplementedError
+
     def undo(self, system: System, inc: Increments, at: Behind, taken: Taken, pull: Pulled) -> Behind:
         """From behind a step to before it, with the gradients of both."""
         raise NotImplementedError
@@ -112,6 +116,13 @@ class ReversibleHeun(ReversibleMethod):
         y1 = torch.add(y, change + change1, alpha=0.5)
         powers = _powers(system, inc, y, y1) if dense else ()
         return Step(State(y1, (z1, *fields1)), 0.5 * (change1 - change) if error else None, None, powers)
+
+    def before(self, system: System, state: State, inc: Increments) -> State:
+        y1, (z1, *fields1) = state.y, state.cache
+        change1 = change_by(system, inc, fields1)
+        z = y1 - change1 - z1 + y1
+        fields = fields_at(system, inc.t0, z)
+        return State(torch.sub(y1, change_by(system, inc, fields) + change1, alpha=0.5), (z, *fields))
 
     def undo(self, system: System, inc: Increments, at: Behind, taken: Taken, pull: Pulled) -> Behind:
         y1, (z1, *fields1) = at.state.y, at.state.cache
@@ -198,6 +209,11 @@ class Coupled(ReversibleMethod):
         y1 = torch.lerp(z, y, self.coupling) + (inner.state.y - z)
         after = State(y1, (z - self._change(system, _reversed(inc), y1),))
         return Step(after, inner.error, None, _powers(system, inc, y, y1) if dense else ())
+
+    def before(self, system: System, state: State, inc: Increments) -> State:
+        y1, (z1,), c = state.y, state.cache, self.coupling
+        z = z1 + self._change(system, _reversed(inc), y1)
+        return State(torch.add(y1 - self._change(system, inc, z), z, alpha=c - 1) / c, (z,))
 
     def undo(self, system: System, inc: Increments, at: Behind, taken: Taken, pull: Pulled) -> Behind:
         y1, (z1,), c = at.state.y, at.state.cache, self.coupling

@@ -146,8 +146,12 @@ def test_a_failed_trajectory_has_gradient_zero_and_leaves_the_others_alone():
 def test_what_is_not_possible_is_refused():
     y0, a = inputs()
     problem = sde(a, "diagonal")
-    with pytest.raises(ss.CompileError, match="compile: got True with adjoint='backsolve' for an SDE"):
+    with pytest.raises(ss.CompileError, match="compile: got True with adjoint='backsolve' for an Ito SDE"):
         ss.solve(problem, y0, TS, dt=0.1, adjoint="backsolve", compile=True)
+    with pytest.raises(
+        ss.CompileError, match="compile: got True with adjoint='backsolve' and adaptive steps of an SDE"
+    ):
+        ss.solve(problem, y0, TS, rtol=0.1, adjoint="backsolve", compile=True, seed=0)
     with pytest.raises(ValueError, match=r"adjoint: got ss.Backsolve\(rtol=0.1\)"):
         ss.solve(problem, y0, TS, dt=0.1, adjoint=ss.Backsolve(rtol=0.1))
     ys = ss.solve(problem, y0, TS, dt=0.1, adjoint="backsolve").ys

@@ -206,3 +206,60 @@ def test_compiled_checkpoints_of_an_sde_draw_its_noise_again():
         torch.testing.assert_close(same, ys, rtol=1e-13, atol=1e-13)
         for a, b in zip(found, wanted, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+BACK = {
+    "reversible, general noise off the grid": ("general", "reversible", {"dt": 0.03, "seed": 2}),
+    "reversible tsit5": ("ode", ss.Reversible(0.9), {"dt": 0.05}),
+    "backsolve, off the grid": ("diagonal", "backsolve", {"dt": 0.03, "seed": 2, "method": "heun"}),
+    "backsolve, additive noise": ("additive", "backsolve", {"dt": 0.05, "seed": 1, "method": "sra1"}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", BACK)
+def test_compiled_ways_back_without_records_are_the_eager_ones(case):
+    """Along paths of one seed with outputs on the way, and with a trajectory that fails."""
+    kind, adjoint, how = BACK[case]
+    rate = torch.tensor([[0.3, 1.0], [-1.2, 0.1]], dtype=F64, requires_grad=True)
+    size = torch.tensor(0.3, dtype=F64, requires_grad=True)
+    f = lambda t, y: torch.tanh((rate * y[:, None, :]).sum(-1)) + torch.cos(t) + 1e-6 * y**9
+    g = {
+        "diagonal": lambda t, y: size * torch.cos(y),
+        "general": lambda t, y: size * torch.stack([torch.cos(y), y.flip(-1)], -1),
+        "additive": lambda t, y: size * torch.cos(t) * torch.ones_like(y),
+    }
+    if kind == "ode":
+        problem = ss.ODE(f)
+    else:
+        noise, additive = ("diagonal", True) if kind == "additive" else (kind, False)
+        problem = ss.SDE(f, g[kind], noise=noise, additive=additive, calculus="ito" if additive else "stratonovich")
+    ts = torch.tensor([0.0, 0.35, 1.0], dtype=F64)
+
+    def run(start, **more):
+        y0 = torch.tensor([[0.5, 0.2], [start, 1.0], [0.7, -0.3]], dtype=F64, requires_grad=True)
+        sol = ss.solve(problem, y0, ts, adjoint=adjoint, on_failure="return", **how, **more)
+        good = sol.status == Status.SUCCESS
+        assert bool(good[1]) == (start < 50)
+        ys = sol.ys[:, good]
+        reads = [rate] if kind == "ode" else [rate, size]
+        return ys, *torch.autograd.grad(ys.sin().sum(), [y0, *reads])
+
+    for start in (0.1, 90.0):
+        for found, wanted in zip(run(start, compile=True), run(start), strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-11)
+    if adjoint == "backsolve":
+        y0 = torch.full((3, 2), 0.1, dtype=F64, requires_grad=True)
+        ys = ss.solve(problem, y0, ts, adjoint=adjoint, compile=True, **how).ys
+        with pytest.raises(ss.SolveError, match="modified in place"):
+            torch.autograd.grad(ys.mul_(3).sum(), rate)
+
+
+def test_a_start_that_makes_two_states_hands_the_gradients_of_both_on():
+    """Steps of a coupled method begin at y and z, which both are y0."""
+    theta = torch.tensor(0.7, dtype=F64, requires_grad=True)
+    method = ss.methods.Coupled(ss.methods.METHODS["ode", "rk4"], 0.9)
+    ode = ss.ODE(lambda t, y: torch.sin(theta * y) + torch.cos(t))
+    assert_compiled_is_eager(
+        ode, [theta], torch.tensor([[1.0, 0.3], [0.2, -0.5]], dtype=F64), TS, dt=0.1, method=method
+    )
