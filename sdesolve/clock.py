@@ -100,8 +100,9 @@ class RealClock:
     """A clock of real numbers: state (index of the last landing point, time elapsed since).
 
     starts, ends, gaps : (points, 1) or (points, batch); what a step that starts behind a landing point is given as its
-    time, what one that ends on it is given, and how far it is to the next. lanes : 1 or the number of trajectories.
-    A clock of a single stretch between two landing points has tables of one row, see ``stretch``.
+    time, what one that ends on it is given, and how far it is to the next. exact : the points in float64. lanes : 1 or
+    the number of trajectories. A clock of a single stretch between two landing points has tables of one row, see
+    ``stretch``.
     """
 
     starts: Tensor
@@ -110,6 +111,7 @@ class RealClock:
     lanes: int
     last: int | Tensor
     direction: float
+    exact: Tensor
 
     @staticmethod
     def of(landings: Landings, lanes: int, dtype: torch.dtype, device: torch.device) -> RealClock:
@@ -126,7 +128,8 @@ class RealClock:
             after = torch.where(jump, torch.nextafter(starts, ahead), starts)
             starts = torch.cat([after[:-1], starts[-1:]])  # no step starts at the last one
             ends = torch.where(jump, torch.nextafter(ends, -ahead), ends)
-        return RealClock(starts, ends, put(gaps), lanes, len(points) - 1, direction)
+        exact = torch.as_tensor(points, dtype=torch.float64, device=device)
+        return RealClock(starts, ends, put(gaps), lanes, len(points) - 1, direction, exact)
 
     def stretch(self, point: int) -> tuple[Tensor, Tensor, Tensor]:
         """Tables of one row for the stretch that ends on this landing point."""
@@ -139,13 +142,13 @@ class RealClock:
 
     def part(self, lanes: Tensor) -> RealClock:
         """Of some of the lanes."""
-        starts, ends, gaps = (columns(table, lanes) for table in (self.starts, self.ends, self.gaps))
-        return replace(self, starts=starts, ends=ends, gaps=gaps, lanes=len(lanes))
+        starts, ends, gaps, exact = (columns(x, lanes) for x in (self.starts, self.ends, self.gaps, self.exact))
+        return replace(self, starts=starts, ends=ends, gaps=gaps, exact=exact, lanes=len(lanes))
 
     def on_host(self) -> RealClock:
         """The same for one lane whose state is kept in NumPy's scalars, with tables of them."""
-        tables: list[Any] = [table.cpu().numpy() for table in (self.starts, self.ends, self.gaps)]
-        return replace(self, starts=tables[0], ends=tables[1], gaps=tables[2])
+        tables: list[Any] = [table.cpu().numpy() for table in (self.starts, self.ends, self.gaps, self.exact)]
+        return replace(self, starts=tables[0], ends=tables[1], gaps=tables[2], exact=tables[3])
 
     def start(self) -> ClockState:
         index = torch.zeros(self.lanes, dtype=torch.int64, device=self.starts.device)
@@ -171,6 +174,11 @@ class RealClock:
         t1 = where(landing, self.at(self.ends, target), begin + self.direction * (elapsed + length))
         # ``length`` is ``wanted`` up to rounding, which must not decide what counts as cut
         return Proposal(t0, t1, length, landing, target, wanted < h)
+
+    def now(self, state: ClockState) -> Tensor:
+        """Where each lane stands, (lanes,), in float64: of large times as exact as of small ones."""
+        index, elapsed = state
+        return self.at(self.exact, index) + self.direction * elapsed
 
     def advance(self, state: ClockState, proposal: Proposal, accept: Tensor) -> ClockState:
         index, elapsed = state

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from sdesolve.loop import RUNNING, Carry, Loop, failed
+from sdesolve.clock import RealClock
+from sdesolve.loop import RUNNING, Attempt, Carry, Loop, failed
 from sdesolve.methods.method import State
 from sdesolve.outputs import Outputs, Record, Recorder, Round
 from sdesolve.shared_clock import SharedClock
@@ -112,8 +114,7 @@ def _eager_step(
         after = after._replace(y=y, cache=cache)
     inside = None
     if anyone and outputs.between is not None:
-        p = a.proposal
-        inside = outputs.between.passed(p.t0, p.t1, loop.clock.direction * p.h, a.accept)
+        inside = outputs.between.passed(*_ends(loop, carry, a), a.accept)
         if inside is not None:
             if failures:
                 inside = inside._replace(rows=torch.where(accepted, inside.rows, outputs.between.count))
@@ -121,7 +122,8 @@ def _eager_step(
     if landed:
         outputs.write(loop, a, running, after.y)
     if records is not None and anyone:
-        records.append(Record(a.proposal.t0, loop.clock.direction * a.proposal.h, carry.y, a.step.dense, accepted))
+        t0, t1 = _ends(loop, carry, a)
+        records.append(Record(t0, torch.where(a.accept, t1 - t0, a.proposal.h), carry.y, a.step.dense, accepted))
     if recorder is not None and anyone:
         p = a.proposal
         taken = None if everyone else accepted
@@ -136,3 +138,9 @@ def _eager_step(
             round = round._replace(stale=a.stale, after=now)
         recorder.add(State(after.y, after.cache), round)
     return after, going, failures
+
+
+def _ends(loop: Loop, carry: Carry, a: Attempt) -> tuple[Tensor, Tensor]:
+    """Where each lane stood and stands, in float64."""
+    assert isinstance(loop.clock, RealClock)
+    return loop.clock.now(carry.clock), loop.clock.now(a.clock)

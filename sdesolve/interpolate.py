@@ -18,8 +18,9 @@ class DenseOutput:
     """A piecewise polynomial a trajectory.
 
     starts, lengths : (steps, lanes), in the order of the solve, rows of a trajectory's own steps first and rows that
-    are not its own behind (with infinite starts). states : (steps, ...). powers : coefficients of theta, theta^2, ...,
-    each (steps, ...). ends : (lanes,), first and last time. Lanes are trajectories, or 1 where all share the steps.
+    are not its own behind (with infinite starts), in float64. states : (steps, ...). powers : coefficients of theta,
+    theta^2, ..., each (steps, ...). first, last : (lanes,), times. Lanes are trajectories, or 1 where all share the
+    steps.
     """
 
     spec: StateSpec
@@ -40,8 +41,11 @@ class DenseOutput:
             raise ValueError(message("t", f"shape {tuple(query.shape)}", "a number or (Q,) with Q >= 1"))
         times = query.reshape(-1)
         low, high = torch.minimum(self.first, self.last).max(), torch.maximum(self.first, self.last).min()
-        if ((times < low) | (times > high) | times.isnan()).any():
+        # a time may have been rounded to the state's precision
+        slack = 16 * torch.finfo(self.spec.time_dtype).eps * torch.maximum(low.abs(), high.abs())
+        if ((times < low - slack) | (times > high + slack) | times.isnan()).any():
             raise ValueError(message("t", f"{query.tolist()}", f"times from {low.item()} to {high.item()}"))
+        times = times.clamp(low, high)
         found = torch.stack([self._at(time) for time in times])
         return self.spec.unravel(found[0] if query.ndim == 0 else found, lead=query.ndim)
 
@@ -51,9 +55,9 @@ class DenseOutput:
         row = (row[:, 0] - 1).clamp(min=0)
         start, length = (table.gather(0, row[None])[0] for table in (self.starts, self.lengths))
         # behind the last accepted step of a trajectory that failed there is nothing to interpolate
-        slack = 16 * torch.finfo(time.dtype).eps * torch.maximum(self.first.abs(), self.last.abs())
+        slack = 16 * torch.finfo(self.spec.time_dtype).eps * (self.last - self.first).abs()
         beyond = ~(self.direction * (time - start - length) <= slack) | ~torch.isfinite(start)
-        theta = torch.where(beyond, 0.0, (time - start) / length)
+        theta = torch.where(beyond, 0.0, (time - start) / length).to(self.spec.time_dtype)
         if len(row) == 1 or not self.spec.batched:
             pick = lambda x: x[row[0]]
             theta, beyond = theta[0], beyond[0]

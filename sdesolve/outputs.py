@@ -72,7 +72,8 @@ class Recorder(Protocol):
 
 
 class Record(NamedTuple):
-    """An accepted step, for dense output: (lanes,) times and lengths, state at its start, coefficients, who took it."""
+    """An accepted step, for dense output: (lanes,) times and lengths in float64, state at its start, coefficients, who
+    took it."""
 
     t0: Tensor
     h: Tensor
@@ -88,14 +89,14 @@ class Between:
     def __init__(self, times: NDArray[np.float64], spec: StateSpec, lanes: int) -> None:
         self.direction = 1.0 if times[-1, 0] > times[0, 0] else -1.0
         self.spec, self.count, self.lanes = spec, len(times), lanes
-        dtype = spec.time_dtype
-        self.times = torch.as_tensor(times[1:-1], dtype=dtype, device=spec.device).T.contiguous()  # (columns, T - 2)
+        times = np.ascontiguousarray(times[1:-1].T)  # (columns, T - 2)
+        self.times = torch.as_tensor(times, dtype=torch.float64, device=spec.device)
         self.ahead = self.direction * self.times
         self.on_host = self.ahead[0].cpu().numpy()
         self.done = torch.zeros(lanes, dtype=torch.int64, device=spec.device)
 
-    def passed(self, t0: Tensor, t1: Tensor, h: Tensor, accept: Tensor) -> Inside | None:
-        """The outputs in the steps that these lanes take, (lanes,) all; waits for the device."""
+    def passed(self, t0: Tensor, t1: Tensor, accept: Tensor) -> Inside | None:
+        """The outputs in the steps that these lanes take, (lanes,) all, times in float64; waits for the device."""
         ahead = self.ahead.expand(self.lanes, -1).contiguous()
         upto = torch.searchsorted(ahead, (self.direction * t1)[:, None].contiguous(), right=True)[:, 0]
         upto = torch.where(accept, torch.maximum(upto, self.done), self.done)
@@ -107,20 +108,20 @@ class Between:
         found = k < count
         rows = torch.where(found, self.done + k, 0)
         times = self.times.expand(self.lanes, -1).gather(1, rows.T).T
-        theta = torch.where(found, ((times - t0) / h).clamp(0, 1), 0.0)
+        theta = torch.where(found, ((times - t0) / (t1 - t0)).clamp(0, 1), 0.0)
         self.done = upto
-        return Inside(torch.where(found, rows + 1, self.count), theta)
+        return Inside(torch.where(found, rows + 1, self.count), theta.to(self.spec.time_dtype))
 
-    def passed_by_all(self, t0: Any, t1: Any, h: Any) -> Inside | None:
+    def passed_by_all(self, t0: Any, t1: Any) -> Inside | None:
         """The same for a clock that all share, whose times are numbers on the host."""
         first = int(self.done)
         last = max(int(np.searchsorted(self.on_host, self.direction * t1, side="right")), first)
         if first == last:
             return None
-        theta = ((self.direction * self.on_host[first:last] - t0) / h).clip(0, 1)
+        theta = ((self.direction * self.on_host[first:last] - t0) / (t1 - t0)).clip(0, 1)
         rows = torch.arange(first + 1, last + 1, device=self.spec.device)
         self.done = self.done.new_full((1,), last)
-        return Inside(rows[:, None], torch.as_tensor(theta[:, None], device=self.spec.device))
+        return Inside(rows[:, None], torch.as_tensor(theta[:, None], dtype=self.spec.time_dtype, device=rows.device))
 
 
 @dataclass

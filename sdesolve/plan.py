@@ -48,12 +48,6 @@ class Result:
     dense: DenseOutput | None = None
 
 
-def drift_evaluations(method: Method, *, dense: bool, error: bool = False) -> int:
-    """Of a step."""
-    more = (method.dense_evaluations if dense else 0) + (method.error_drift_evaluations if error else 0)
-    return method.drift_evaluations + more
-
-
 class Interrupted(Exception):  # noqa: N818 - carries a result, and is turned into SolveInterrupted by solve
     """Ctrl-C, with what was finished."""
 
@@ -190,7 +184,7 @@ class FixedPlan:
             status,
             taken.expand(spec.batch),
             torch.zeros_like(taken).expand(spec.batch),
-            (taken * drift_evaluations(method, dense=self.dense) + method.first_evaluations).expand(spec.batch),
+            (taken * method.evaluations(dense=self.dense) + method.first_evaluations).expand(spec.batch),
             (taken * method.diffusion_evaluations).expand(spec.batch),
             reached,
             self._dense(run) if self.dense and not interrupted else None,
@@ -221,12 +215,17 @@ class FixedPlan:
 
     def _dense(self, run: FixedRun) -> DenseOutput:
         spec = self.system.spec
-        ends = [torch.as_tensor(t, dtype=spec.time_dtype, device=spec.device) for t in (self.ts[0], self.ts[-1])]
+        ends = [torch.as_tensor(t, device=spec.device) for t in (self.ts[0], self.ts[-1])]
         direction = 1.0 if self.ts[-1, 0] > self.ts[0, 0] else -1.0
-        taken = None
-        if not self.table.shared:
-            taken = torch.as_tensor(self.table.rows(0, self.table.total)[1] != 0, device=spec.device)
-        return dense_output(spec, direction, ends[0], ends[1], run.times, run.states, run.powers, taken)
+        starts, lengths = self.table.rows(0, self.table.total)
+        taken = None if self.table.shared else torch.as_tensor(lengths != 0, device=spec.device)
+        times = []
+        for (t0, h), *exact in zip(run.times, starts[:-1], lengths, strict=True):
+            # in float64, with the graph that they may have
+            exactly = (torch.as_tensor(x, device=spec.device).reshape(-1) for x in exact)
+            t, length = (x.double() + (y - x.detach().double()) for x, y in zip((t0, h), exactly, strict=True))
+            times.append((t, length))
+        return dense_output(spec, direction, ends[0], ends[1], times, run.states, run.powers, taken)
 
 
 @dataclass
@@ -359,7 +358,7 @@ class AdaptivePlan:
             carry.status,
             accepted,
             rejected,
-            (accepted + rejected) * drift_evaluations(method, dense=loop.dense, error=True) + extra[0],
+            (accepted + rejected) * method.evaluations(dense=loop.dense, error=True) + extra[0],
             (accepted + rejected) * (method.diffusion_evaluations + method.error_diffusion_evaluations) + extra[1],
             reached,
             self._dense(loop, records) if records else None,
@@ -375,7 +374,7 @@ class AdaptivePlan:
 
     def _dense(self, loop: Loop, records: list[Record]) -> DenseOutput:
         spec = self.system.spec
-        ends = [torch.as_tensor(t, dtype=spec.time_dtype, device=spec.device) for t in (self.ts[0], self.ts[-1])]
+        ends = [torch.as_tensor(t, device=spec.device) for t in (self.ts[0], self.ts[-1])]
         taken = torch.stack([r.taken for r in records])
         return dense_output(
             spec,

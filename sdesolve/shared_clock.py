@@ -94,8 +94,9 @@ class SharedClock:
             return True
         y, cache = step.state
         inside = None
+        ends = [real.now(x) for x in (now.clock, clock)]
         if outputs.between is not None:
-            inside = outputs.between.passed_by_all(proposal.t0, proposal.t1, real.direction * proposal.h)
+            inside = outputs.between.passed_by_all(*ends)
         if inside is not None:
             outputs.write_inside(loop.system.spec, inside, inside.values(loop.system.spec, now.y, step.dense))
         round = None
@@ -115,8 +116,8 @@ class SharedClock:
                 round = None if round is None else round._replace(stale=self._everyone(), after=after)
             outputs.write_all(point, y)
         if records is not None:
-            t0, _, length = times[:, None].unbind()
-            records.append(Record(t0, length, now.y, step.dense, self._everyone()))
+            t0, t1 = (torch.as_tensor(t, device=y.device).reshape(1) for t in ends)
+            records.append(Record(t0, t1 - t0, now.y, step.dense, self._everyone()))
         if recorder is not None:
             recorder.add(State(y, cache), round)
         self.now = Now(y, cache, clock, h, memory, now.accepted + 1, now.rejected)

@@ -148,10 +148,13 @@ class PID:
     dt_min : a step that fails at this length fails its trajectory. Default: where rounding of t would eat the step.
     dt_max : no step is longer.
     jumps : times at which the right-hand side is not smooth; a step ends there, and the function is not evaluated
-        across.
+        across. Not with (batch, T) output times, nor with ``adjoint="reversible"``.
     interpolate : steps do not end on output times, the first and the last apart: what lies between their ends is read
         off the method's dense output (ODEs), whose error is of the order of the tolerance, too. For output times that
-        are closer than the steps would be: as many outputs as are wanted then cost no more steps.
+        are closer than the steps would be: as many outputs as are wanted then cost no more steps. Gradients of the
+        steps (``"direct"``, ``"checkpoint"``, ``"reversible"``) are then those of long steps, which only the state has
+        shortened: where it hardly moves and its gradients do (at an equilibrium, or before a network with a last layer
+        of zeros), give ``dt_max``, or take ``"backsolve"``, which looks at the gradients too.
     safety, factor_min, factor_max : bounds on the change of the step size.
     """
 

@@ -19,11 +19,14 @@ from sdesolve.state import StateSpec
 from sdesolve.step_size import PID, rms
 from sdesolve.system import System
 
+#: how far above the tolerance the error of the parameters' integral may be, with the seminorm
+_LEEWAY = 100.0
+
 
 @dataclass(frozen=True)
 class Control:
     """Of the backward solve: tolerances, None for those of the forward solve; whether the parameters' integral is
-    left out of the error's norm."""
+    left out of the error's norm, up to 100 times its tolerance."""
 
     rtol: float | None = None
     atol: float | None = None
@@ -32,7 +35,8 @@ class Control:
 
 class AdjointSystem(System):
     """(y, a, dL/dp) as one flat state. origin, end : t at s = 0 and 1, and speed : dt/ds, where trajectories have
-    times of their own. lifted : the drift as a pure function, which compiled code can differentiate."""
+    times of their own; wrong : trajectories that have failed. lifted : the drift as a pure function, which compiled
+    code can differentiate."""
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class AdjointSystem(System):
         self.origin: Tensor | None = None
         self.end: Tensor | None = None
         self.speed: Tensor | None = None
+        self.wrong: Tensor | None = None
 
     @property
     def structure(self) -> Any:
@@ -66,6 +71,7 @@ class AdjointSystem(System):
             self.wanted,
             self.lanes,
             self.speed is not None,
+            self.wrong is not None,
             self.options.seminorm,
         )
 
@@ -104,8 +110,12 @@ class AdjointSystem(System):
         f, found = self._pulled(time, state, a_in) if self.pure is not None else self._by_autograd(time, state, a_in)
         f = f * spec.expand(self.speed) if self.speed is not None else f
         like = (state, *self.parameters)
-        parts = [torch.zeros_like(x) if g is None else -g for g, x in zip(found, like, strict=True)]
-        return self.pack(f, parts[0], parts[1:])
+        mine, *parts = (torch.zeros_like(x) if g is None else -g for g, x in zip(found, like, strict=True))
+        return self.pack(self._good(f), self._good(mine), parts)
+
+    def _good(self, x: Tensor) -> Tensor:
+        """0 for trajectories that have failed: what the functions hold for them may be NaN."""
+        return x if self.wrong is None else torch.where(self.system.spec.expand(self.wrong), 0.0, x)
 
     def by_slope(self, t: NDArray[np.float64], y: Tensor, slope: Tensor) -> Tensor:
         """What a gradient by f(t, y) adds to those by y and the parameters, as a state."""
@@ -115,7 +125,7 @@ class AdjointSystem(System):
         _, found = self._by_autograd(time, y, slope)
         like = (y, *self.parameters)
         mine, *others = (torch.zeros_like(x) if g is None else g for g, x in zip(found, like, strict=True))
-        return self.pack(torch.zeros_like(y), mine, others)
+        return self.pack(torch.zeros_like(y), self._good(mine), others)
 
     def _by_autograd(self, time: Tensor, state: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """f(t, y), a^T df/dy and a^T df/dp."""
@@ -164,13 +174,16 @@ class AdjointSystem(System):
         )
 
     def norm(self, error: Tensor) -> Tensor:
-        """The worst trajectory's error in y or in a; the parameters' integral has a say if there is no seminorm."""
+        """The worst trajectory's error in y or in a; the parameters' integral has a full say if there is no seminorm,
+        and otherwise one that keeps it from being nonsense."""
         y, a, rest = self.unpack(error)
         spec = self.system.spec
         worst = torch.maximum(rms(y, spec), rms(a, spec)).max().reshape(1)
-        if self.options.seminorm or not self.parameters:
+        if not self.parameters:
             return worst
-        return torch.maximum(worst, torch.linalg.vector_norm(rest).reshape(1) / rest.numel() ** 0.5)
+        leeway = _LEEWAY if self.options.seminorm else 1.0
+        # not of NaN, which failed trajectories may leave there
+        return torch.fmax(worst, torch.linalg.vector_norm(rest).reshape(1) / (leeway * rest.numel() ** 0.5))
 
     def gradients(self, z: Tensor) -> list[Tensor]:
         _, a, rest = self.unpack(z)

@@ -25,13 +25,14 @@ class Backsolve(Way):
     fixed steps by the same steps, otherwise by steps of its own. SDE: along the same Brownian path by the same steps in
     reverse, with Heun's method for the Stratonovich form of the equation; error of order 1 in the step where the noise
     commutes (diagonal, scalar, additive), 1/2 where it does not. An equation that forgets its past fast is unstable
-    backwards: there ``"checkpoint"`` is right.
+    backwards: there ``"checkpoint"`` is right. One derivative.
 
     Parameters
     ----------
     rtol, atol : of an ODE's backward solve with adaptive steps. Default: those of the forward solve.
     seminorm : whether the parameters' integral, on which nothing else depends, is left out when steps are judged
-        (Kidger, Chen & Lyons 2021, arXiv:2009.09457).
+        (Kidger, Chen & Lyons 2021, arXiv:2009.09457), as long as its error is below 100 times the tolerance: where the
+        state hardly moves, nothing else would see it. False: it counts like the state.
     """
 
     rtol: float | None = None

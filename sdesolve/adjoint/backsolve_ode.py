@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdesolve.adjoint.adjoint_system import AdjointSystem, Control
-from sdesolve.adjoint.lumps import Lump, Progress, choose_nodes, lumps
+from sdesolve.adjoint.lumps import Lump, Pace, Progress, choose_nodes, lumps, resolved
 from sdesolve.adjoint.parameters import (
     casts,
     ends_without_gradient,
@@ -39,6 +39,9 @@ from sdesolve.compiled.step import lifted_drift
 from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result, first_time
 from sdesolve.solution import Status
 from sdesolve.step_size import StepTable
+
+#: backward solves in which stops may be found to be too far apart; the last one stops at all outputs
+_ATTEMPTS = 4
 
 
 class ContinuousAdjoint:
@@ -115,23 +118,40 @@ def solve_adjoint(
 ) -> list[Tensor]:
     """dL/dy0 and dL/dp from dL/dys; (T, batch, ...) both. Failed trajectories have no part in it. lifted : the drift as
     a pure function, for a compiled solve. progress : of a solve that did not stop at its outputs."""
+    system = AdjointSystem(plan.system, parameters, isinstance(plan, AdaptivePlan) and not plan.shared, lifted, control)
     wrong = status != Status.SUCCESS
     if wrong.any():
         if wrong.all():
             return [torch.zeros_like(ys[0]), *map(torch.zeros_like, parameters)]
-        mask = plan.system.spec.expand(wrong)
+        mask, system.wrong = plan.system.spec.expand(wrong), wrong
         good = ys[:, int((~wrong).nonzero()[0])].unsqueeze(1)
         ys, grads = torch.where(mask, good, ys), torch.where(mask, 0.0, grads)
-    if isinstance(plan, AdaptivePlan) and plan.ts.shape[1] == 1:
-        at = {i: Lump(grad) for i, grad in enumerate(grads)}
-        if progress is not None:
-            at = lumps(plan.ts[:, 0], grads, choose_nodes(plan.ts[:, 0], progress.by(), tuple(plan.control.jumps)))
-        scale = _size(grads if progress is None else torch.stack([lump.value for lump in at.values()]))
-        at = {i: lump.over(scale) for i, lump in at.items()}
-        found = _whole(plan, ys, at, parameters, lifted, control)
-    else:
+    if isinstance(plan, FixedPlan) or plan.ts.shape[1] > 1:
         scale = _size(grads)
-        found = _by_intervals(plan, ys, grads / scale, parameters, lifted, control)
+        found = _by_intervals(plan, system, ys, grads / scale)
+    elif progress is None:
+        scale = _size(grads)
+        found, _ = _whole(plan, system, ys, {i: Lump(grad).over(scale) for i, grad in enumerate(grads)})
+    else:
+        return _through_lumps(plan, system, ys, grads, progress.by())
+    return [g * scale for g in found]
+
+
+def _through_lumps(
+    plan: AdaptivePlan, system: AdjointSystem, ys: Tensor, grads: Tensor, progress: NDArray[np.float64]
+) -> list[Tensor]:
+    """With stops at some of the outputs, as close as the steps of the solve; and again with closer ones, should its own
+    steps turn out to be much shorter."""
+    ts, jumps = plan.ts[:, 0], tuple(plan.control.jumps)
+    for attempt in range(_ATTEMPTS):
+        every = attempt + 1 == _ATTEMPTS
+        stretches = [list(range(len(ts)))] if every else choose_nodes(ts, progress, jumps)
+        at = lumps(ts, grads, stretches)
+        scale = _size(torch.stack([lump.value for lump in at.values()]))
+        found, pace = _whole(plan, system, ys, {i: lump.over(scale) for i, lump in at.items()})
+        if every or resolved(stretches, pace):
+            break
+        progress = np.concatenate([progress, pace[:, None]], axis=1)
     return [g * scale for g in found]
 
 
@@ -153,16 +173,10 @@ def _check(result: Result) -> Result:
 
 
 def _whole(
-    plan: AdaptivePlan,
-    ys: Tensor,
-    at: dict[int, Lump],
-    parameters: list[Tensor],
-    lifted: Lifted | None,
-    control: Control,
-) -> list[Tensor]:
+    plan: AdaptivePlan, system: AdjointSystem, ys: Tensor, at: dict[int, Lump]
+) -> tuple[list[Tensor], NDArray[np.float64]]:
     """One solve from the last output time to the first; what stands at some of the outputs enters as jumps on the
-    way."""
-    system = AdjointSystem(plan.system, parameters, not plan.shared, lifted, control)
+    way. Also how many steps it has taken from the first output to each, (T,)."""
     jumps = tuple(plan.control.jumps)
     stops = sorted(at, reverse=True)
     backwards = plan.ts[stops]
@@ -179,27 +193,20 @@ def _whole(
         z = torch.cat([ys[i].reshape(-1), (value + a).reshape(-1), rest])
         return z if slope is None else z + system.by_slope(plan.ts[i], ys[i], slope)
 
-    backward = _adaptive(plan, system, backwards, at_landing)
-    zeros = [torch.zeros_like(p) for p in parameters]
+    assert plan.method.error_order is not None
+    pace = Pace(plan.method.error_order)
+    backward = _adaptive(plan, system, backwards, at_landing, pace)
+    zeros = [torch.zeros_like(p) for p in system.parameters]
     with torch.no_grad():
         start = at_landing(system.pack(ys[-1], torch.zeros_like(ys[-1]), zeros), 0)
         result = _check(backward.run(start))
-    return system.gradients(result.ys[-1])
+    return system.gradients(result.ys[-1]), pace.by(plan.ts[:, 0], outputs)
 
 
-def _by_intervals(
-    plan: FixedPlan | AdaptivePlan,
-    ys: Tensor,
-    grads: Tensor,
-    parameters: list[Tensor],
-    lifted: Lifted | None,
-    control: Control,
-) -> list[Tensor]:
+def _by_intervals(plan: FixedPlan | AdaptivePlan, system: AdjointSystem, ys: Tensor, grads: Tensor) -> list[Tensor]:
     """A solve for each output interval: for fixed steps, and for output times of each trajectory's own."""
     own = plan.ts.shape[1] > 1
-    lanes = isinstance(plan, AdaptivePlan) and not plan.shared
-    system = AdjointSystem(plan.system, parameters, lanes, lifted, control)
-    a, sums = grads[-1], [torch.zeros_like(p) for p in parameters]
+    a, sums = grads[-1], [torch.zeros_like(p) for p in system.parameters]
     for i in range(len(ys) - 1, 0, -1):
         if own:
             system.origin, system.end, system.speed = (
@@ -229,6 +236,7 @@ def _adaptive(
     system: AdjointSystem,
     ts: NDArray[np.float64],
     at_landing: Callable[[Tensor, int], Tensor] | None = None,
+    pace: Pace | None = None,
 ) -> AdaptivePlan:
     """The backward solve, in steps of its own that all trajectories share."""
     return AdaptivePlan(
@@ -242,4 +250,5 @@ def _adaptive(
         norm=system.norm,
         at_landing=at_landing,
         compile_chunk=plan.compile_chunk,
+        recorder=None if plan.compile_chunk else pace,
     )

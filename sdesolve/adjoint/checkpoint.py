@@ -37,7 +37,8 @@ class Checkpoint(Way):
 
     The functions are asked again on the way back, so they must give the same values until then: what they hold is not
     to change, nor may they draw random numbers. Noise is found again from its counter. Of adaptive steps the times are
-    kept besides. A trajectory that fails has gradient 0. Gradients of gradients need the memory of ``"direct"``.
+    kept besides. A trajectory that fails has gradient 0, its start as an output apart. Gradients of gradients need the
+    memory of ``"direct"``.
     """
 
     steps: int | None = None

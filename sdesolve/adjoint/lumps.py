@@ -80,6 +80,39 @@ class Progress:
         return found
 
 
+class Pace:
+    """A recorder of how many steps a backward solve takes between the points where it stops."""
+
+    def __init__(self, order: float) -> None:
+        self.order, self.steps, self.marks = order, 0.0, [0.0]
+
+    def begin(self, loop: Loop, state: State) -> None:
+        """Before the first step."""
+
+    def add(self, state: State, round: Round | None = None) -> None:
+        """A step."""
+        assert round is not None and round.ratio is not None
+        self.steps += float(round.ratio.double().max()) ** (1 / self.order)
+        if round.landed is not None:
+            self.marks.append(self.steps)
+
+    def by(self, ts: Times, stops: list[int]) -> Times:
+        """(T,): from the first output on; those between the stops, which come from the last to the first, share."""
+        if len(self.marks) < len(stops):
+            return np.zeros(len(ts))  # a compiled solve
+        known = [(i, mark) for i, mark in zip(stops, self.marks, strict=True) if i >= 0][::-1]
+        rows, marks = zip(*known, strict=True)
+        sign = 1.0 if ts[-1] > ts[0] else -1.0
+        found: Times = np.interp(sign * ts, sign * ts[list(rows)], self.steps - np.array(marks))
+        return found
+
+
+def resolved(stretches: list[list[int]], pace: Times) -> bool:
+    """Whether the backward solve took no more than a few steps between the nodes of outputs that were interpolated."""
+    pairs = [(i, j) for nodes in stretches for i, j in pairwise(nodes) if j - i > 1]
+    return all(pace[j] - pace[i] <= 2 * STRIDE for i, j in pairs)
+
+
 def choose_nodes(ts: Times, progress: Times, jumps: tuple[float, ...]) -> list[list[int]]:
     """Numbers of outputs, those of each stretch between jumps of the right-hand side, (T,) and (T, batch): the first
     and the last of a stretch, and between them some that are about STRIDE steps apart of who takes most there."""

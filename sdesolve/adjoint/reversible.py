@@ -19,7 +19,6 @@ from sdesolve.adjoint.trail import Kept, Trail, gradient, gradient_of
 from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
 from sdesolve.errors import CompileError, message
-from sdesolve.interpolate import hermite_weights
 from sdesolve.methods import METHODS, Method, choose
 from sdesolve.methods.method import Increments, State
 from sdesolve.methods.reversible import Behind, Coupled, ReversibleMethod, able, check_coupling
@@ -38,7 +37,7 @@ class Reversible(Way):
     The solve is by a reversible method: ``"reversible_heun"``, the default for SDEs, or another one that is made so
     (see :class:`sdesolve.methods.Coupled`): explicit Runge-Kutta methods for ODEs (default ``"tsit5"``), and ``"heun"``
     for Stratonovich SDEs. Times and lengths of adaptive steps are kept besides. The functions must give the same values
-    until the way back. A trajectory that fails has gradient 0.
+    until the way back. A trajectory that fails has gradient 0, its start as an output apart. One derivative.
 
     These methods carry two solutions, which draw apart where an equation draws its own together: over a time in which
     it forgets its start by some factor 1e6, they are not stable at a coupling near 1. A solve whose two solutions have
@@ -105,15 +104,10 @@ class Reversible(Way):
             for number, inc, taken in trail.backwards():
                 state = trail.followed(tape.kept.states.get(number + 1, at.state))
                 at = at._replace(state=state)
-                inside = trail.inside(number)
-                due = (
-                    None
-                    if inside is None
-                    else _Within(system, inc, pull, inside[0], gradient_of(trail, inside[1], grad))
-                )
-                at = at if due is None else _with_output(at, due.at_end(at.state.y))
                 at = method.undo(system, inc, at, taken, pull)
-                at = at if due is None else _with_output(at, due.at_start(at.state.y))
+                inside = trail.inside(number)
+                if inside is not None:
+                    at = _through(method, system, inc, at, pull, inside[0], gradient_of(trail, inside[1], grad))
                 output = gradient(trail, number, grad) if number else None
                 pull.due = output is not None
                 at = _with_output(at, output)
@@ -138,27 +132,20 @@ class _Tape(Tape):
         self.kept(state)
 
 
-class _Within:
-    """Outputs within a step, which are read off the cubic Hermite interpolant of its ends. gradients : by them."""
-
-    def __init__(self, system: System, inc: Increments, pull: Pull, inside: Inside, gradients: Tensor) -> None:
-        self.system, self.inc, self.pull, self.gradients = system, inc, pull, gradients
-        self.start, self.end = hermite_weights((0.0, 1.0), inside.wide(system.spec))
-
-    def at_start(self, y: Tensor) -> Tensor:
-        """The gradient by the state at the step's start."""
-        return self._by(self.start, self.inc.t0, y)
-
-    def at_end(self, y: Tensor) -> Tensor:
-        """The gradient by the state at its end."""
-        return self._by(self.end, self.inc.t1, y)
-
-    def _by(self, weights: tuple[Tensor, Tensor], t: Tensor, y: Tensor) -> Tensor:
-        value, slope = ((weight * self.gradients).sum(0) for weight in weights)
-        _, back = self.pull(lambda y: (self.system.drift(t, y),), y)
-        return value + back((self.inc.h * slope,))
-
-
 def _with_output(at: Behind, output: Tensor | None) -> Behind:
     """What an output says of the state's gradient is added."""
     return at if output is None else at._replace(gradient=at.gradient._replace(y=at.gradient.y + output))
+
+
+def _through(
+    method: Method, system: System, inc: Increments, at: Behind, pull: Pull, inside: Inside, gradients: Tensor
+) -> Behind:
+    """What outputs within a step, given the gradients by them, say of the state before it."""
+    inputs = [x.detach().requires_grad_() for x in (at.state.y, *at.state.cache)]
+    with torch.enable_grad():
+        step = method.step(system, State(inputs[0], tuple(inputs[1:])), inc, dense=True)
+        values = inside.values(system.spec, inputs[0], step.dense)
+    found = pull.grad([(values, gradients)], inputs)
+    before = (at.gradient.y, *at.gradient.cache)
+    y, *cache = (x if more is None else x + more for x, more in zip(before, found, strict=True))
+    return at._replace(gradient=State(y, tuple(cache)))

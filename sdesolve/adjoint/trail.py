@@ -246,4 +246,4 @@ def _put(trail: Trail, landed: Landed, values: Tensor, others: Tensor) -> Tensor
         found = values[rows]
     else:
         found = values[rows, torch.arange(spec.batch, device=values.device)]
-    return torch.where(mask.reshape(*mask.shape, *(1,) * (found.ndim - mask.ndim)), found, others)
+    return torch.where(mask.reshape((*mask.shape, *(1,) * (found.ndim - mask.ndim))), found, others)

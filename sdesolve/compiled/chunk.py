@@ -92,7 +92,9 @@ class Parts:
 
     def loop(self, inputs: Inputs, batch: int) -> Loop:
         """The loop over the stretch, for tensors of this batch."""
-        real = RealClock(inputs.starts, inputs.ends, inputs.gaps, self.lanes or batch, inputs.last, self.direction)
+        real = RealClock(
+            inputs.starts, inputs.ends, inputs.gaps, self.lanes or batch, inputs.last, self.direction, inputs.starts
+        )
         clock = real if inputs.lattice is None else LatticeClock(real, *inputs.lattice)
         return Loop(
             self.system.resized(batch),

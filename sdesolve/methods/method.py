@@ -107,6 +107,11 @@ class Method:
         """One step from ``state`` by ``inc``; no Python branch on a tensor's value."""
         raise NotImplementedError
 
+    def evaluations(self, *, dense: bool = False, error: bool = False) -> int:
+        """Of the drift, a step."""
+        more = (self.dense_evaluations if dense else 0) + (self.error_drift_evaluations if error else 0)
+        return self.drift_evaluations + more
+
     def discrepancy(self, state: State) -> Tensor | None:
         """How far the state is from what it should agree with, of y's shape; None: the method cannot tell."""
         return None

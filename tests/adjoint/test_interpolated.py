@@ -108,6 +108,60 @@ def test_backsolve_stops_at_few_outputs(case):
 
 
 @pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("size", [0.0, 1e-6])
+def test_backsolve_sees_gradients_that_move_where_the_state_does_not(size, shared):
+    """At an equilibrium of y' = A y the solve takes steps of any length, but dy(t)/dy0 = exp(A t) turns."""
+    a = torch.tensor([[0.0, 30.0], [-30.0, 0.0]], dtype=F64)
+    ts = torch.linspace(0, 3, 301, dtype=F64)
+    y0 = torch.full((2, 2), size, dtype=F64, requires_grad=True)
+    control = ss.PID(1e-8, 1e-8, interpolate=True)
+    sol = ss.solve(ss.ODE(lambda t, y: y @ a.T), y0, ts, controller=control, adjoint="backsolve", shared_steps=shared)
+    (found,) = torch.autograd.grad(sol.ys.sum(), y0)
+    wanted = torch.stack([torch.linalg.matrix_exp(a * t) for t in ts]).sum((0, 1))
+    torch.testing.assert_close(found, wanted.expand(2, 2), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("seminorm", [True, False])
+@pytest.mark.parametrize("count", [2, 201])
+def test_backsolve_sees_parameters_that_move_nothing_yet(count, seminorm):
+    """y' = w sin(20 t) at w = 0: y stands still, and dy(t)/dw = (1 - cos(20 t)) / 20."""
+    ts = torch.linspace(0, 5, count, dtype=F64)
+    w = torch.zeros(1, 1, dtype=F64, requires_grad=True)
+    control = ss.PID(1e-7, 1e-7, interpolate=True)
+    way = ss.Backsolve(seminorm=seminorm)
+    ode = ss.ODE(lambda t, y: w * torch.sin(20 * t) + 0 * y)
+    (found,) = torch.autograd.grad(
+        ss.solve(ode, torch.zeros(1, 1, dtype=F64), ts, controller=control, adjoint=way).ys.sum(), w
+    )
+    wanted = ((1 - torch.cos(20 * ts)) / 20).sum()
+    # a hundred times the tolerance, or the tolerance, for each of some ten steps
+    torch.testing.assert_close(found.sum(), wanted, rtol=1e-5, atol=1e-5 if seminorm else 1e-6)
+
+
+@pytest.mark.parametrize("interpolate", [True, False])
+@pytest.mark.parametrize("adjoint", ["direct", "checkpoint", "reversible", "backsolve"])
+def test_a_sample_that_is_nan_leaves_the_gradients_of_others_alone(adjoint, interpolate):
+    rates = torch.tensor([[torch.nan], [1.0]], dtype=F64)
+    y0 = torch.ones(2, 1, dtype=F64, requires_grad=True)
+    control = ss.PID(1e-8, 1e-8, interpolate=interpolate)
+    ode = ss.ODE(lambda t, y: -rates * y)
+    ts = torch.linspace(0, 2, 5, dtype=F64)
+    sol = ss.solve(ode, y0, ts, controller=control, adjoint=adjoint, on_failure="return")
+    (found,) = torch.autograd.grad(sol.ys[:, 1].sum(), y0)
+    torch.testing.assert_close(found[:, 0], torch.stack([0 * ts.sum(), torch.exp(-ts).sum()]), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("how", [{"dt": 0.01}, {"rtol": 1e-7}, {"controller": ss.PID(1e-7, 1e-7, interpolate=True)}])
+@pytest.mark.parametrize("adjoint", ["direct", "checkpoint", "reversible", "backsolve"])
+def test_states_without_dimensions(adjoint, how):
+    """y' = -y^2 from y0: 1 / (1 / y0 + t)."""
+    y0, ts = torch.tensor(2.0, dtype=F64, requires_grad=True), torch.linspace(0, 1, 5, dtype=F64)
+    ys = ss.solve(ss.ODE(lambda t, y: -y * y, batched=False), y0, ts, adjoint=adjoint, **how).ys
+    (found,) = torch.autograd.grad(ys.sum(), y0)
+    torch.testing.assert_close(found, (1 / (1 + 2 * ts) ** 2).sum(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("adjoint", ["direct", "checkpoint"])
 def test_gradcheck(adjoint, shared):
     def run(y0, a):

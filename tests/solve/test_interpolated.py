@@ -105,6 +105,37 @@ def test_a_trajectory_that_fails_leaves_the_others_alone(shared, graph):
         torch.testing.assert_close(found[good], wanted[-1, good] ** 2 / y0.detach()[good] ** 2, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_large_times_are_as_exact_as_small_ones(shared):
+    """An equation without t, solved in float32 from 0 and from 1e6 on, at output times that float32 cannot tell."""
+    ts = torch.linspace(0, 1, 101, dtype=F64)
+    y0, ode = start().float(), ss.ODE(lambda t, y: turning(t, y).to(y.dtype))
+    here, there = (
+        ss.solve(ode, y0, origin + ts, controller=pid(1e-5), shared_steps=shared, dense=True) for origin in (0.0, 1e6)
+    )
+    torch.testing.assert_close(there.ys, here.ys, rtol=0, atol=5e-6)
+    torch.testing.assert_close(there(1e6 + ts), here(ts), rtol=0, atol=5e-6)
+    fixed = [ss.solve(ode, y0, origin + ts[[0, -1]], dt=0.1, dense=True) for origin in (0.0, 1e6)]
+    torch.testing.assert_close(fixed[1](1e6 + ts), fixed[0](ts), rtol=0, atol=5e-6)
+
+
+def test_coupled_methods_are_read_as_well_as_the_method_itself():
+    """Error over tolerance, of the method and of its reversible form."""
+    ts = torch.linspace(0, 2, 61, dtype=F64)
+    tsit5 = ss.methods.METHODS["ode", "tsit5"]
+    for tolerance in (1e-6, 1e-10):
+        errors = [
+            (
+                ss.solve(ss.ODE(turning), start(), ts, controller=pid(tolerance), method=method, shared_steps=True).ys
+                - exact(start(), ts)
+            )
+            .abs()
+            .max()
+            for method in (tsit5, ss.methods.Coupled(tsit5))
+        ]
+        assert errors[1] < 1.5 * errors[0]
+
+
 def test_dense_output_may_be_kept_besides():
     ts = torch.linspace(0, 2, 17, dtype=F64)
     sol = ss.solve(ss.ODE(turning), start(), ts, controller=pid(1e-8), dense=True)
