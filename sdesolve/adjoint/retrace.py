@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sdesolve.adjoint.parameters import casts, ends_without_gradient, parameters_of, refuse_second
 from sdesolve.adjoint.trail import AdaptiveTrail, FixedTrail, Trail
+from sdesolve.brownian.steps import Remembered
 from sdesolve.capture import Captured
 from sdesolve.loop import Loop
 from sdesolve.methods.method import State
@@ -68,7 +69,9 @@ class Retraced:
     """A plan that is run so."""
 
     def __init__(self, plan: FixedPlan | AdaptivePlan, captured: Captured, way: WayBack) -> None:
-        self.plan = replace(plan, isolate=False) if isinstance(plan, FixedPlan) else plan
+        if isinstance(plan, FixedPlan):
+            plan = replace(plan, isolate=False, noise=None if plan.noise is None else Remembered(plan.noise))
+        self.plan = plan
         self.captured, self.way = captured, way
 
     def run(self, y0: Tensor, report: Report | None = None) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from itertools import pairwise
 from math import prod
@@ -32,6 +33,9 @@ from sdesolve.brownian.window import DEPTH
 
 Array = NDArray[np.float64]
 
+#: numbers of noise that are kept for a way back
+REMEMBERED = 2**20
+
 
 class StepNoise(Protocol):
     """Increments over the steps first <= k < last, each part with a leading dimension of last - first; ``size`` steps
@@ -40,6 +44,25 @@ class StepNoise(Protocol):
     size: int
 
     def __call__(self, first: int, last: int) -> Increment: ...
+
+
+class Remembered:
+    """Noise of which the blocks that were drawn last are kept, up to 2^20 numbers, for a way back that asks again."""
+
+    def __init__(self, noise: StepNoise) -> None:
+        self.noise, self.size = noise, noise.size
+        self.kept: OrderedDict[tuple[int, int], Increment] = OrderedDict()
+
+    def __call__(self, first: int, last: int) -> Increment:
+        if (first, last) not in self.kept:
+            self.kept[first, last] = self.noise(first, last)
+            while len(self.kept) > 1 and sum(map(_numbers, self.kept.values())) > REMEMBERED:
+                self.kept.popitem(last=False)
+        return self.kept[first, last]
+
+
+def _numbers(inc: Increment) -> int:
+    return sum(x.numel() for x in inc if x is not None)
 
 
 class Steps(Protocol):
