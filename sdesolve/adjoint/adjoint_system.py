@@ -103,15 +103,15 @@ class AdjointSystem(System):
         state, a, _ = self.unpack(z)
         if self.speed is not None and self.origin is not None and self.end is not None:
             time = spec.expand(torch.lerp(self.origin, self.end, t))
-            a_in = a * spec.expand(self.speed)
+            asked = -a * spec.expand(self.speed)
         else:
             time = spec.expand(t.expand(spec.batch)) if self.lanes else t
-            a_in = a
-        f, found = self._pulled(time, state, a_in) if self.pure is not None else self._by_autograd(time, state, a_in)
+            asked = -a
+        f, found = self._pulled(time, state, asked) if self.pure is not None else self._by_autograd(time, state, asked)
         f = f * spec.expand(self.speed) if self.speed is not None else f
         like = (state, *self.parameters)
-        mine, *parts = (torch.zeros_like(x) if g is None else -g for g, x in zip(found, like, strict=True))
-        return self.pack(self._good(f), self._good(mine), parts)
+        mine, *others = (torch.zeros_like(x) if g is None else g for g, x in zip(found, like, strict=True))
+        return self.pack(self._good(f), self._good(mine), others)
 
     def _good(self, x: Tensor) -> Tensor:
         """0 for trajectories that have failed: what the functions hold for them may be NaN."""

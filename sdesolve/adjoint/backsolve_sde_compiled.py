@@ -14,7 +14,6 @@ from sdesolve.compiled.going_back import heun_fixed
 from sdesolve.compiled.lift import Lifted
 from sdesolve.compiled.replay import Cotangents, Tensors, example_of
 from sdesolve.compiled.step import lifted_change
-from sdesolve.errors import SolveError
 from sdesolve.methods.method import State
 from sdesolve.plan import FixedPlan
 from sdesolve.problem import SDE
@@ -43,17 +42,12 @@ class CompiledAlongPath(CompiledFixed):
 
     def back(self, trail: FixedTrail, grad: Tensor, y0: Tensor, tensors: Tensors) -> Cotangents:
         """One solve backwards; at outputs y is put back on the solution."""
-        assert self.ys is not None
-        if self.ys._version != self.version:
-            raise SolveError(
-                "adjoint: the solution's ys was modified in place before gradients were asked for, where "
-                "adjoint='backsolve' reads it; accepted is a new tensor, such as 2 * sol.ys."
-            )
+        ys = self.outputs()
         change, y = Lifted(self.change, tensors), trail.followed(self.kept[self.count]).y
         at = self.nothing((y0,), tensors)
         for first, last, entries in stretches_back(self.loop, self.kept[self.count], set(trail.due) | {0, self.count}):
             at = with_output(trail, at, last, grad)
-            y = trail.followed(State(restored(trail, last, self.ys, y))).y
+            y = trail.followed(State(restored(trail, last, ys, y))).y
             for entry in entries:
                 y, at = heun_fixed(change, self.wanted, entry, y, at)
             if not bool((torch.isfinite(y) & torch.isfinite(at.states[0])).all()):

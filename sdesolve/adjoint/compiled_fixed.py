@@ -16,6 +16,7 @@ from sdesolve.capture import Captured
 from sdesolve.compiled import fixed
 from sdesolve.compiled.lift import Lifted, some_of
 from sdesolve.compiled.replay import Cotangents, Tensors
+from sdesolve.errors import SolveError
 from sdesolve.fixed import FixedLoop
 from sdesolve.methods.method import State
 from sdesolve.plan import FixedPlan, Report, Result
@@ -96,6 +97,16 @@ class CompiledFixed:
         at = self.back(trail, grad, trail.y0, tensors)
         more = gradient(trail, 0, grad)
         return [at.states[0] if more is None else at.states[0] + more, *at.parameters]
+
+    def outputs(self) -> Tensor:
+        """The solution's ys, as they were."""
+        assert self.ys is not None
+        if self.ys._version != self.version:
+            raise SolveError(
+                "adjoint: the solution's ys was modified in place before gradients were asked for, where "
+                f"adjoint={self.name!r} reads it; accepted is a new tensor, such as 2 * sol.ys."
+            )
+        return self.ys
 
     def nothing(self, states: Tensors, tensors: Tensors) -> Cotangents:
         """Gradients by states and the wanted tensors before anything is known of them."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from sdesolve.adjoint.parameters import refuse_missed
 from sdesolve.adjoint.pull import Pull
 from sdesolve.adjoint.retrace import Found, Retraced, Tape
-from sdesolve.adjoint.reversible_compiled import CompiledReversible
+from sdesolve.adjoint.reversible_compiled import compiled_reversible
 from sdesolve.adjoint.trail import Kept, Trail, gradient, gradient_of
 from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
@@ -80,7 +80,7 @@ class Reversible(Way):
         """How the plan is run."""
         if plan.compile_chunk is not None:
             if isinstance(plan, FixedPlan):
-                return CompiledReversible(plan, captured, _KEPT)
+                return compiled_reversible(plan, captured, _KEPT)
             advice = "Use adjoint='direct' or 'backsolve', fixed steps, or drop compile=True."
             got = "True with adjoint='reversible' and adaptive steps"
             raise CompileError(message("compile", got, "it with fixed steps", advice))

@@ -18,6 +18,8 @@ from sdesolve.compiled.graphs import graph, mark_batch
 from sdesolve.compiled.lift import Lifted, Pure
 from sdesolve.compiled.replay import Cotangents, Pull, Tensors, added, cotangents_of, marked, pull_of
 from sdesolve.methods.method import Increments, State
+from sdesolve.methods.reversible import change_by, fields_pull
+from sdesolve.system import System
 
 
 class Back(Protocol):
@@ -159,6 +161,71 @@ def undo_fixed(step: Lifted, undone: Undone, wanted: tuple[bool, ...], entry: fi
     out = go_back(back, step.tensors, entry, (*states, *marked(behind.at, batched)))
     y, *cache = out[: len(states)]
     return Behind(State(y, tuple(cache)), cotangents_of(out[len(states) :], len(behind.at.states)))
+
+
+@dataclass
+class _UndoHeun:
+    """Carries the state of reversible Heun and cotangents, in one evaluation of the fields a step. What they say of y
+    at the start of a step is known when they are asked for there, at the end of the step before:
+
+    y_0 = Y - 1/2 (f(t_0, z_0) h + g(t_0, z_0) dW),      Y = y_1 - 1/2 (f(t_1, z_1) h + g(t_1, z_1) dW)
+
+    so that h and dW of the step behind are carried too. system : for its kind of noise.
+    """
+
+    system: System
+    fields: Pure
+    wanted: tuple[bool, ...]
+
+    @property
+    def key(self) -> Any:
+        return "undo heun", self.fields, self.wanted
+
+    def __call__(self, record: State | None, inc: Increments, carried: Tensors, lifted: Tensors) -> Tensors:
+        y, z, length, *rest = carried
+        system = self.system.resized(z.shape[0]) if self.system.spec.batched else self.system
+        w = rest.pop(0) if system.is_sde else None
+        fields, pull = self.fields.vjp((z,), (inc.t1,), lifted, self.wanted)
+        a, b, slopes, sums = rest[0], rest[1], rest[2 : 2 + len(fields)], rest[2 + len(fields) :]
+        y = y - 0.5 * change_by(system, inc._replace(h=length, w=w), fields)
+        half = 0.5 * a
+        asked = tuple(s + x for s, x in zip(slopes, fields_pull(system, inc, half), strict=True))
+        (more,), found = pull(asked)
+        b, change = b + more, change_by(system, inc, fields)
+        noise = () if inc.w is None else (inc.w.clone(),)
+        slopes = [x.clone() for x in fields_pull(system, inc, half + b)]
+        sums = [total + g for total, g in zip(sums, found, strict=True)]
+        before = y - change - z + y
+        return y - 0.5 * change, before, inc.h.reshape(1).clone(), *noise, a + 2 * b, -b, *slopes, *sums
+
+
+class Pending(NamedTuple):
+    """Where reversible Heun stands on the way back: Y and z, h and dW of the step behind (see `_UndoHeun`), and
+    gradients by y, z, the fields and the wanted tensors."""
+
+    y: Tensor
+    z: Tensor
+    h: Tensor
+    w: Tensor | None
+    at: Cotangents
+
+    @staticmethod
+    def known(y: Tensor, z: Tensor, w: Tensor | None, at: Cotangents) -> Pending:
+        """Where y is known. w : an increment of the right shape."""
+        return Pending(y, z, y.new_zeros(1, dtype=y.dtype.to_real()), None if w is None else torch.zeros_like(w), at)
+
+
+def undo_heun_fixed(fields: Lifted, wanted: tuple[bool, ...], entry: fixed.Entry, behind: Pending) -> Pending:
+    """From the end of a stretch of steps of reversible Heun to its start."""
+    system, (y, z, h, w, at) = entry.parts.system, behind
+    states = [x.detach().clone() for x in (y, z)]
+    noise = [] if w is None else [w.detach().clone()]
+    if system.spec.batched:
+        mark_batch([*states, *noise])
+    carried = (*states, h.detach().clone(), *noise, *marked(at, system.spec.batched))
+    y, z, h, *out = go_back(_UndoHeun(system, fields.pure, wanted), fields.tensors, entry, carried)
+    w = None if w is None else out.pop(0)
+    return Pending(y, z, h, w, cotangents_of(tuple(out), len(at.states)))
 
 
 @dataclass

@@ -68,6 +68,22 @@ def _change(parts: _Step, tensors: Tensors) -> Tensors:
     return (change_by(system, inc, fields_at(system, inc.t0, state.y)).clone(),)
 
 
+def _fields(parts: System, tensors: Tensors) -> Tensors:
+    """(y, t) -> f and, of an SDE, g."""
+    y, t = tensors
+    system = parts.resized(y.shape[0]) if parts.spec.batched else parts
+    return tuple(x.clone() for x in fields_at(system, t, y))
+
+
+def lifted_fields(system: System, t: Tensor, y: Tensor) -> Lifted:
+    """Drift and diffusion as a pure function of (y, t)."""
+    tensors = y.detach().clone(), t.detach().clone()
+    if system.spec.batched:
+        mark_batch(tensors[:1])
+    neutral = system.resized(0)
+    return lift(("fields", system.structure, neutral.spec, t.ndim), _fields, neutral, tensors)
+
+
 def lifted_drift(system: System, t: Tensor, y: Tensor) -> Lifted:
     """The drift as a pure function of (y, t)."""
     tensors = y.detach().clone(), t.detach().clone()

@@ -129,14 +129,14 @@ class ReversibleHeun(ReversibleMethod):
         back = at.back or pull(lambda z: fields_at(system, inc.t1, z), z1)[1]
         # y_1 reads the fields at z_1, which then hand on what they have got to z_1
         half = 0.5 * a
-        slopes = [s + taken.alone(x) for s, x in zip(slopes, _pull(system, inc, half), strict=True)]
+        slopes = [s + taken.alone(x) for s, x in zip(slopes, fields_pull(system, inc, half), strict=True)]
         b = b + taken.alone(back([taken.alone(s) for s in slopes]))
 
         change1 = change_by(system, inc, fields1)
         z = taken.choose(torch.sub(y1 - change1, z1).add_(y1), z1)
         fields, back = pull(lambda z: fields_at(system, inc.t0, z), z)
         y = taken.choose(torch.sub(y1, change_by(system, inc, fields).add_(change1), alpha=0.5), y1)
-        slopes = [taken.choose(x, s) for x, s in zip(_pull(system, inc, half + b), slopes, strict=True)]
+        slopes = [taken.choose(x, s) for x, s in zip(fields_pull(system, inc, half + b), slopes, strict=True)]
         gradient = State(taken.choose(torch.add(a, b, alpha=2), a), (taken.choose(-b, b), *slopes))
         return Behind(State(y, (z, *fields)), gradient, back)
 
@@ -155,7 +155,7 @@ def change_by(system: System, inc: Increments, fields: Sequence[Tensor]) -> Tens
     return torch.addcmul(system.noise_term(fields[1], inc.w), fields[0], inc.h)
 
 
-def _pull(system: System, inc: Increments, a: Tensor) -> list[Tensor]:
+def fields_pull(system: System, inc: Increments, a: Tensor) -> list[Tensor]:
     """Gradients by f and g from that by f h + g dW."""
     return [inc.h * a] if inc.w is None else [inc.h * a, system.noise_pull(a, inc.w)]
 

@@ -248,7 +248,7 @@ def test_compiled_ways_back_without_records_are_the_eager_ones(case):
     for start in (0.1, 90.0):
         for found, wanted in zip(run(start, compile=True), run(start), strict=True):
             torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-11)
-    if adjoint == "backsolve":
+    if adjoint in ("backsolve", "reversible"):
         y0 = torch.full((3, 2), 0.1, dtype=F64, requires_grad=True)
         ys = ss.solve(problem, y0, ts, adjoint=adjoint, compile=True, **how).ys
         with pytest.raises(ss.SolveError, match="modified in place"):
