@@ -109,6 +109,10 @@ class AdjointSystem(System):
             asked = -a
         f, found = self._pulled(time, state, asked) if self.pure is not None else self._by_autograd(time, state, asked)
         f = f * spec.expand(self.speed) if self.speed is not None else f
+        return self._packed(f, state, found)
+
+    def _packed(self, f: Tensor, state: Tensor, found: tuple[Tensor | None, ...]) -> Tensor:
+        """f and the gradients by the state and the parameters; 0 where there is none."""
         like = (state, *self.parameters)
         mine, *others = (torch.zeros_like(x) if g is None else g for g, x in zip(found, like, strict=True))
         return self.pack(self._good(f), self._good(mine), others)
@@ -123,9 +127,7 @@ class AdjointSystem(System):
         time = torch.as_tensor(t, dtype=spec.time_dtype, device=spec.device)
         time = spec.expand(time.expand(spec.batch)) if self.lanes else time.reshape(())
         _, found = self._by_autograd(time, y, slope)
-        like = (y, *self.parameters)
-        mine, *others = (torch.zeros_like(x) if g is None else g for g, x in zip(found, like, strict=True))
-        return self.pack(torch.zeros_like(y), self._good(mine), others)
+        return self._packed(torch.zeros_like(y), y, found)
 
     def _by_autograd(self, time: Tensor, state: Tensor, a: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """f(t, y), a^T df/dy and a^T df/dp."""

@@ -14,7 +14,7 @@ tolerances mean something for losses of any size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -131,7 +131,7 @@ def solve_adjoint(
         found = _by_intervals(plan, system, ys, grads / scale)
     elif progress is None:
         scale = _size(grads)
-        found, _ = _whole(plan, system, ys, {i: Lump(grad).over(scale) for i, grad in enumerate(grads)})
+        found = _whole(plan, system, ys, {i: Lump(grad).over(scale) for i, grad in enumerate(grads)})
     else:
         return _through_lumps(plan, system, ys, grads, progress.by())
     return [g * scale for g in found]
@@ -142,13 +142,16 @@ def _through_lumps(
 ) -> list[Tensor]:
     """With stops at some of the outputs, as close as the steps of the solve; and again with closer ones, should its own
     steps turn out to be much shorter."""
-    ts, jumps = plan.ts[:, 0], tuple(plan.control.jumps)
+    ts, jumps, order = plan.ts[:, 0], tuple(plan.control.jumps), plan.method.error_order
+    assert order is not None
     for attempt in range(_ATTEMPTS):
         every = attempt + 1 == _ATTEMPTS
         stretches = [list(range(len(ts)))] if every else choose_nodes(ts, progress, jumps)
         at = lumps(ts, grads, stretches)
         scale = _size(torch.stack([lump.value for lump in at.values()]))
-        found, pace = _whole(plan, system, ys, {i: lump.over(scale) for i, lump in at.items()})
+        recorder = Pace(order)
+        found = _whole(plan, system, ys, {i: lump.over(scale) for i, lump in at.items()}, recorder)
+        pace = recorder.by(ts, _stops(plan, at)[1])
         if every or resolved(stretches, pace):
             break
         progress = np.concatenate([progress, pace[:, None]], axis=1)
@@ -172,16 +175,20 @@ def _check(result: Result) -> Result:
     return result
 
 
+def _stops(plan: AdaptivePlan, at: Iterable[int]) -> tuple[NDArray[np.float64], list[int]]:
+    """The times of these outputs, the last one first; and for each landing point of a backward solve which output it
+    is, or -1 for a jump of the right-hand side."""
+    rows = sorted(at, reverse=True)
+    landings = Landings.merge(plan.ts[rows], tuple(plan.control.jumps))
+    return plan.ts[rows], [-1 if k < 0 else rows[k] for k in landings.outputs]
+
+
 def _whole(
-    plan: AdaptivePlan, system: AdjointSystem, ys: Tensor, at: dict[int, Lump]
-) -> tuple[list[Tensor], NDArray[np.float64]]:
+    plan: AdaptivePlan, system: AdjointSystem, ys: Tensor, at: dict[int, Lump], pace: Pace | None = None
+) -> list[Tensor]:
     """One solve from the last output time to the first; what stands at some of the outputs enters as jumps on the
-    way. Also how many steps it has taken from the first output to each, (T,)."""
-    jumps = tuple(plan.control.jumps)
-    stops = sorted(at, reverse=True)
-    backwards = plan.ts[stops]
-    # which output a landing point is; -1 for a jump of the right-hand side
-    outputs = [-1 if k < 0 else stops[k] for k in Landings.merge(backwards, jumps).outputs]
+    way."""
+    backwards, outputs = _stops(plan, at)
 
     def at_landing(z: Tensor, point: int) -> Tensor:
         i = outputs[point]
@@ -193,14 +200,12 @@ def _whole(
         z = torch.cat([ys[i].reshape(-1), (value + a).reshape(-1), rest])
         return z if slope is None else z + system.by_slope(plan.ts[i], ys[i], slope)
 
-    assert plan.method.error_order is not None
-    pace = Pace(plan.method.error_order)
     backward = _adaptive(plan, system, backwards, at_landing, pace)
     zeros = [torch.zeros_like(p) for p in system.parameters]
     with torch.no_grad():
         start = at_landing(system.pack(ys[-1], torch.zeros_like(ys[-1]), zeros), 0)
         result = _check(backward.run(start))
-    return system.gradients(result.ys[-1]), pace.by(plan.ts[:, 0], outputs)
+    return system.gradients(result.ys[-1])
 
 
 def _by_intervals(plan: FixedPlan | AdaptivePlan, system: AdjointSystem, ys: Tensor, grads: Tensor) -> list[Tensor]:
@@ -250,5 +255,5 @@ def _adaptive(
         norm=system.norm,
         at_landing=at_landing,
         compile_chunk=plan.compile_chunk,
-        recorder=None if plan.compile_chunk else pace,
+        recorder=pace,
     )

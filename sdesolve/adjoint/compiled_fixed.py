@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdesolve.adjoint.replay import OfTensors, differentiable, refuse_vectorized
+from sdesolve.adjoint.replay import OfTensors, without_gradient
 from sdesolve.adjoint.trail import FixedTrail, gradient
 from sdesolve.capture import Captured
 from sdesolve.compiled import fixed
@@ -51,11 +51,9 @@ class CompiledFixed:
 
     def run(self, y0: Tensor, report: Report | None = None) -> Result:
         """Run as one autograd.Function of y0 and of every tensor that the steps read."""
-        plan = self.plan
-        if not torch.is_grad_enabled() or not differentiable(plan, self.captured, y0):
-            with torch.no_grad():
-                return plan.run(y0.detach(), report)
-        refuse_vectorized(plan.system)
+        plan, plain = self.plan, without_gradient(self.plan, self.captured, y0, report)
+        if plain is not None:
+            return plain
         with torch.no_grad():
             lifted = self.lift(y0.detach())
             self.wanted = lifted.wanted

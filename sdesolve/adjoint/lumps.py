@@ -66,8 +66,7 @@ class Progress:
 
     def add(self, state: State, round: Round | None = None) -> None:
         """A step."""
-        assert round is not None
-        assert round.ratio is not None
+        assert round is not None and round.ratio is not None
         length = round.ratio.double().to(self.steps.device) ** (1 / self.order)
         if round.inside is not None:
             self.table[round.inside.rows, self.lanes] = self.steps + length * round.inside.theta
@@ -98,8 +97,6 @@ class Pace:
 
     def by(self, ts: Times, stops: list[int]) -> Times:
         """(T,): from the first output on; those between the stops, which come from the last to the first, share."""
-        if len(self.marks) < len(stops):
-            return np.zeros(len(ts))  # a compiled solve
         known = [(i, mark) for i, mark in zip(stops, self.marks, strict=True) if i >= 0][::-1]
         rows, marks = zip(*known, strict=True)
         sign = 1.0 if ts[-1] > ts[0] else -1.0

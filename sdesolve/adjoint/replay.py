@@ -24,7 +24,6 @@ from sdesolve.compiled.step import lifted_init
 from sdesolve.errors import CompileError, message
 from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result, first_time
 from sdesolve.solution import Status
-from sdesolve.system import System
 
 
 class Replay:
@@ -36,11 +35,9 @@ class Replay:
 
     def run(self, y0: Tensor, report: Report | None = None) -> Result:
         """Run as one autograd.Function of y0 and of every tensor that the steps read."""
-        plan = self.plan
-        if not torch.is_grad_enabled() or not differentiable(plan, self.captured, y0):
-            with torch.no_grad():
-                return plan.run(y0.detach(), report)
-        refuse_vectorized(plan.system)
+        plan, plain = self.plan, without_gradient(self.plan, self.captured, y0, report)
+        if plain is not None:
+            return plain
         tape: list[Any] = []
         compiler = adaptive.compile_adaptive if isinstance(plan, AdaptivePlan) else fixed.compile_fixed
         plan = replace(plan, compile_chunk=partial(compiler, tape=tape))
@@ -53,9 +50,15 @@ class Replay:
         return replace(result, ys=OfTensors.apply(run, step.tensors, ys, y0, *some_of(step.tensors, step.wanted)))
 
 
-def refuse_vectorized(system: System) -> None:
-    """Raise for functions of one trajectory, whose steps cannot be lifted."""
-    if system.problem.vectorize:
+def without_gradient(
+    plan: FixedPlan | AdaptivePlan, captured: Captured, y0: Tensor, report: Report | None
+) -> Result | None:
+    """The result, where nothing needs a gradient; None where something does. Raise for functions of one trajectory,
+    whose steps cannot be lifted."""
+    if not torch.is_grad_enabled() or not _differentiable(plan, captured, y0):
+        with torch.no_grad():
+            return plan.run(y0.detach(), report)
+    if plan.system.problem.vectorize:
         raise CompileError(
             message(
                 "compile",
@@ -63,9 +66,10 @@ def refuse_vectorized(system: System) -> None:
                 "compile=False, adjoint='backsolve', torch.no_grad(), or a function of the whole batch",
             )
         )
+    return None
 
 
-def differentiable(plan: FixedPlan | AdaptivePlan, captured: Captured, y0: Tensor) -> bool:
+def _differentiable(plan: FixedPlan | AdaptivePlan, captured: Captured, y0: Tensor) -> bool:
     """Whether anything needs a gradient: known from closures, or seen behind one evaluation."""
     if y0.requires_grad or captured.differentiable():
         return True

@@ -92,6 +92,7 @@ class Parts:
 
     def loop(self, inputs: Inputs, batch: int) -> Loop:
         """The loop over the stretch, for tensors of this batch."""
+        # inside a chunk no one asks where the clocks stand exactly
         real = RealClock(
             inputs.starts, inputs.ends, inputs.gaps, self.lanes or batch, inputs.last, self.direction, inputs.starts
         )

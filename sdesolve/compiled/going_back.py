@@ -151,13 +151,19 @@ class Undone(NamedTuple):
     places: tuple[int, ...]
 
 
+def _carried(states: Tensors, batched: bool) -> Tensors:
+    """States as a loop may carry them, with the batch as a symbol."""
+    new = tuple(x.detach().clone() for x in states)
+    if batched:
+        mark_batch(new)
+    return new
+
+
 def undo_fixed(step: Lifted, undone: Undone, wanted: tuple[bool, ...], entry: fixed.Entry, behind: Behind) -> Behind:
     """From the end of a stretch of steps of a reversible method to its start."""
     back = _Undo(undone.pure, undone.places, pull_of(step, wanted, behind.at))
     batched = entry.parts.system.spec.batched
-    states = tuple(x.detach().clone() for x in (behind.state.y, *behind.state.cache))
-    if batched:
-        mark_batch(states)
+    states = _carried((behind.state.y, *behind.state.cache), batched)
     out = go_back(back, step.tensors, entry, (*states, *marked(behind.at, batched)))
     y, *cache = out[: len(states)]
     return Behind(State(y, tuple(cache)), cotangents_of(out[len(states) :], len(behind.at.states)))
@@ -218,11 +224,9 @@ class Pending(NamedTuple):
 def undo_heun_fixed(fields: Lifted, wanted: tuple[bool, ...], entry: fixed.Entry, behind: Pending) -> Pending:
     """From the end of a stretch of steps of reversible Heun to its start."""
     system, (y, z, h, w, at) = entry.parts.system, behind
-    states = [x.detach().clone() for x in (y, z)]
-    noise = [] if w is None else [w.detach().clone()]
-    if system.spec.batched:
-        mark_batch([*states, *noise])
-    carried = (*states, h.detach().clone(), *noise, *marked(at, system.spec.batched))
+    batched = system.spec.batched
+    noise = () if w is None else _carried((w,), batched)
+    carried = (*_carried((y, z), batched), h.detach().clone(), *noise, *marked(at, batched))
     y, z, h, *out = go_back(_UndoHeun(system, fields.pure, wanted), fields.tensors, entry, carried)
     w = None if w is None else out.pop(0)
     return Pending(y, z, h, w, cotangents_of(tuple(out), len(at.states)))
@@ -254,8 +258,7 @@ def heun_fixed(
     change: Lifted, wanted: tuple[bool, ...], entry: fixed.Entry, y: Tensor, after: Cotangents
 ) -> tuple[Tensor, Cotangents]:
     """(y, a) from the end of a stretch of steps to its start, along the same path."""
-    batched, states = entry.parts.system.spec.batched, (y.detach().clone(),)
-    if batched:
-        mark_batch(states)
-    y, *rest = go_back(_Heun(change.pure, wanted), change.tensors, entry, (*states, *marked(after, batched)))
+    batched = entry.parts.system.spec.batched
+    start = (*_carried((y,), batched), *marked(after, batched))
+    y, *rest = go_back(_Heun(change.pure, wanted), change.tensors, entry, start)
     return y, cotangents_of(tuple(rest), len(after.states))
