@@ -4,7 +4,7 @@ sde = ss.SDE(drift=lambda t, y: -y, diffusion=lambda t, y: 0.3 * torch.ones_like
 sol = ss.solve(sde, torch.ones(1000, 2), torch.linspace(0, 1, 11), dt=0.01, seed=0)
 """
 
-from sdesolve import errors, methods
+from sdesolve import errors, methods, testing
 from sdesolve.adjoint import Backsolve, Checkpoint, Direct, Reversible
 from sdesolve.brownian import BrownianPath
 from sdesolve.errors import CompileError, SolveError, SolveInterrupted
@@ -36,5 +36,6 @@ __all__ = [
     "errors",
     "methods",
     "solve",
+    "testing",
     "time_reversed",
 ]

@@ -39,7 +39,7 @@ FLOORS = [
     {"sdesolve.adjoint"},
     {"sdesolve.solve", "sdesolve.request"},
     {"sdesolve.compat", "sdesolve.testing"},
-    {"sdesolve.__init__"},
+    {"sdesolve.__init__", "sdesolve.__main__"},
     {"diffusion"},
     {"validation", "benchmarks"},
 ]

@@ -11,16 +11,52 @@ from sdesolve.methods.reversible import REVERSIBLE, Coupled
 from sdesolve.methods.runge_kutta import RungeKutta, Tableau
 from sdesolve.methods.stochastic_tableaus import STOCHASTIC
 from sdesolve.methods.stratonovich_heun import STRATONOVICH_HEUN
+from sdesolve.methods.stratonovich_tableaus import STRATONOVICH
+from sdesolve.methods.table import as_table
+from sdesolve.methods.tamed_euler import TAMED_EULER
 from sdesolve.problem import SDE
 from sdesolve.system import System
 
-__all__ = ["METHODS", "Coupled", "Increments", "Method", "RungeKutta", "State", "Step", "Tableau", "choose", "names"]
+__all__ = [
+    "METHODS",
+    "Coupled",
+    "Increments",
+    "Method",
+    "RungeKutta",
+    "State",
+    "Step",
+    "Tableau",
+    "choose",
+    "names",
+    "table",
+]
 
 #: every method by (kind of problem, name)
 METHODS: dict[tuple[str, str], Method] = {
     (method.problem, method.name): method
-    for method in (*EXPLICIT, EULER_MARUYAMA, STRATONOVICH_HEUN, MILSTEIN, *STOCHASTIC, *REVERSIBLE)
+    for method in (
+        *EXPLICIT,
+        EULER_MARUYAMA,
+        TAMED_EULER,
+        STRATONOVICH_HEUN,
+        *STRATONOVICH,
+        MILSTEIN,
+        *STOCHASTIC,
+        *REVERSIBLE,
+    )
 }
+
+
+def table(problem: str | None = None) -> str:
+    """All methods, or those for ``"ode"`` or ``"sde"``, as a table in Markdown: calculus, noise, orders, whether steps
+    can adapt, evaluations of drift and diffusion a step, source.
+
+    >>> "sosri" in table("sde")
+    True
+    """
+    if problem not in (None, "ode", "sde"):
+        raise ValueError(message("problem", repr(problem), "'ode', 'sde' or None"))
+    return as_table([method for method in METHODS.values() if problem in (None, method.problem)])
 
 
 def names(problem: str) -> list[str]:

@@ -19,6 +19,21 @@ SRA1 = StochasticRungeKutta(
     "Roessler 2010, SIAM J. Numer. Anal. 48:922, SRA1",
 )
 
+SRA3 = StochasticRungeKutta(
+    "sra3",
+    StochasticTableau(
+        A0=((), (1.0,), (1 / 4, 1 / 4)),
+        B0=((), (), (1.0, 1 / 2)),
+        alpha=(1 / 6, 1 / 6, 2 / 3),
+        beta_w=(1.0, 0.0, 0.0),
+        beta_10=(-1.0, 1.0, 0.0),
+        c0=(0.0, 1.0, 1 / 2),
+        c1=(1.0, 0.0, 0.0),
+        lower_w=(0.0, 1.0, 0.0),
+    ),
+    "Roessler 2010, SIAM J. Numer. Anal. 48:922, SRA3",
+)
+
 SOSRA = StochasticRungeKutta(
     "sosra",
     StochasticTableau(
@@ -52,6 +67,27 @@ SRIW1 = StochasticRungeKutta(
         lower_11=(-1.0, 4 / 3, -1 / 3, 0.0),
     ),
     "Roessler 2010, SIAM J. Numer. Anal. 48:922, SRIW1",
+)
+
+
+SRIW2 = StochasticRungeKutta(
+    "sriw2",
+    StochasticTableau(
+        A0=((), (1.0,), (1 / 4, 1 / 4), ()),
+        B0=((), (), (1.0, 1 / 2), ()),
+        A1=((), (1 / 4,), (1.0,), (0.0, 0.0, 1 / 4)),
+        B1=((), (-1 / 2,), (1.0,), (2.0, -1.0, 1 / 2)),
+        alpha=(1 / 6, 1 / 6, 2 / 3, 0.0),
+        beta_w=(-1.0, 4 / 3, 2 / 3, 0.0),
+        beta_10=(2.0, -4 / 3, -2 / 3, 0.0),
+        beta_11=(1.0, -4 / 3, 1 / 3, 0.0),
+        beta_111=(-2.0, 5 / 3, -2 / 3, 1.0),
+        c0=(0.0, 1.0, 1 / 2, 0.0),
+        c1=(0.0, 1 / 4, 1.0, 1 / 4),
+        lower_w=(-1.0, 4 / 3, 2 / 3, 0.0),
+        lower_11=(1.0, -4 / 3, 1 / 3, 0.0),
+    ),
+    "Roessler 2010, SIAM J. Numer. Anal. 48:922, SRIW2",
 )
 
 
@@ -107,4 +143,4 @@ def _sosri() -> StochasticTableau:
 
 SOSRI = StochasticRungeKutta("sosri", _sosri(), "Rackauckas & Nie 2018, arXiv 1804.04344, SOSRI")
 
-STOCHASTIC = (SRA1, SOSRA, SRIW1, SOSRI)
+STOCHASTIC = (SRA1, SRA3, SOSRA, SRIW1, SRIW2, SOSRI)

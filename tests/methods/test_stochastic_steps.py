@@ -14,8 +14,11 @@ from tests.methods.stochastic_problems import KNOWN, tensor
 from validation.linear import LinearSDE
 from validation.moments import MomentRecursion, gauss_hermite, moment_vector
 
-NAMES = ("milstein", "sra1", "sosra", "sriw1", "sosri")
-ADAPTIVE = ("heun", *NAMES)
+ITO = ("milstein", "sra1", "sra3", "sosra", "sriw1", "sriw2", "sosri")
+STRATONOVICH = ("euler_heun", "midpoint", "general_shark", "slow_rk", "spark")
+SHIFTED = ("sea", "shark")
+NAMES = (*ITO, *STRATONOVICH, *SHIFTED, "tamed_euler")
+ADAPTIVE = ("heun", *ITO, *STRATONOVICH, "shark")
 MILSTEIN = METHODS["sde", "milstein"]
 
 
@@ -32,7 +35,10 @@ def calculi(method, structure: str) -> tuple[str, ...]:
 
 def expected_order(method, problem) -> float:
     """Where the drift is linear and the noise additive, what strong order 1.5 leaves has mean 0 and order 2."""
-    return 2.0 if problem.name.startswith("Ornstein") and method.order == 1.5 else method.order
+    order = method.order if problem.structure == "general" else method.order_commutative or method.order
+    if problem.structure == "additive":
+        order = method.order_additive or order
+    return 2.0 if problem.name.startswith("Ornstein") and order == 1.5 else order
 
 
 @pytest.mark.parametrize(
