@@ -40,12 +40,12 @@ METHODS: dict[tuple[str, str], Method] = {
         *EXPLICIT,
         EULER_MARUYAMA,
         TAMED_EULER,
-        STRATONOVICH_HEUN,
-        *STRATONOVICH,
-        LOG_ODE,
         MILSTEIN,
         DERIVATIVE_FREE_MILSTEIN,
         *STOCHASTIC,
+        STRATONOVICH_HEUN,
+        *STRATONOVICH,
+        LOG_ODE,
         *REVERSIBLE,
     )
 }
