@@ -169,7 +169,7 @@ def _check_noise(system: System, method: Method) -> None:
                 "method",
                 f"{method.name!r} for an SDE with calculus={system.calculus!r}",
                 f"{method.name!r} with calculus={method.calculus[0]!r}",
-                f"Write method={_able(system, calculus=True)[0]!r}, or solve "
+                f"Write method={_default(system)!r}, or solve "
                 f"sde.to_calculus({method.calculus[0]!r}), which is the same process; if the diffusion does not depend "
                 "on y, say additive=True.",
             )

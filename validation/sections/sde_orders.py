@@ -31,6 +31,9 @@ UNSTABLE = {("reversible_heun", "double well")}
 """Not measured: where a drift draws solutions together, the second solution of reversible Heun leaves the first on some
 paths, and the mean error is theirs."""
 
+LONG = {"geometric", "scalar", "logarithmic, scalar", "additive diagonal", "additive scalar"}
+"""Problems that a quick run leaves out: beside the others they show no other noise or structure."""
+
 LINEAR_WEAK = {"sriw1": 2.0}
 """Weak orders where drift and diffusion are linear, if they are higher there: the terms of order h^(5/2) that SRIW1
 leaves in the moments of a step hold second and higher derivatives of g. `sde_nonlinear` shows its order in general."""
@@ -157,11 +160,15 @@ def cases(settings: Settings) -> list[Case]:
     found = []
     for method in (METHODS["sde", name] for name in names("sde")):
         for problem in STRONG:
+            if settings.quick and problem.name in LONG:
+                continue
             if claims(method, problem.noise, problem.structure) and (method.name, problem.name) not in UNSTABLE:
                 for calculus in calculi(method, problem.structure):
                     run = partial(strong_order, problem, method, calculus, settings)
                     found.append(Case(f"{title(method, calculus, problem.structure)}, strong, {problem.name}", run))
         for name, (what, linear) in WEAK.items():
+            if settings.quick and name in LONG - {"scalar"}:
+                continue
             structure = structure_of(linear)
             if method.weak_order is not None and claims(method, linear.noise, structure):
                 for calculus in calculi(method, structure):
