@@ -31,7 +31,7 @@ UNSTABLE = {("reversible_heun", "double well")}
 """Not measured: where a drift draws solutions together, the second solution of reversible Heun leaves the first on some
 paths, and the mean error is theirs."""
 
-LONG = {"geometric", "scalar", "logarithmic, scalar", "additive diagonal", "additive scalar"}
+LONG = {"geometric", "scalar", "additive diagonal", "additive scalar"}
 """Problems that a quick run leaves out: beside the others they show no other noise or structure."""
 
 LINEAR_WEAK = {"sriw1": 2.0}
