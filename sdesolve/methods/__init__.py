@@ -7,6 +7,7 @@ from sdesolve.methods.euler_maruyama import EULER_MARUYAMA
 from sdesolve.methods.explicit import EXPLICIT
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.methods.milstein import MILSTEIN
+from sdesolve.methods.platen import PLATEN
 from sdesolve.methods.reversible import REVERSIBLE, Coupled
 from sdesolve.methods.runge_kutta import RungeKutta, Tableau
 from sdesolve.methods.stochastic_tableaus import STOCHASTIC
@@ -14,6 +15,7 @@ from sdesolve.methods.stratonovich_heun import STRATONOVICH_HEUN
 from sdesolve.methods.stratonovich_tableaus import STRATONOVICH
 from sdesolve.methods.table import as_table
 from sdesolve.methods.tamed_euler import TAMED_EULER
+from sdesolve.methods.weak_tableaus import WEAK
 from sdesolve.problem import SDE
 from sdesolve.system import System
 
@@ -42,6 +44,8 @@ METHODS: dict[tuple[str, str], Method] = {
         *STRATONOVICH,
         MILSTEIN,
         *STOCHASTIC,
+        PLATEN,
+        *WEAK,
         *REVERSIBLE,
     )
 }

@@ -29,8 +29,13 @@ class Milstein(Method):
     calculus, noise = ("ito", "stratonovich"), ("diagonal", "scalar", "general")
     commutative_only = True
     drift_evaluations, diffusion_evaluations = 1, 2
+    general_diffusion_evaluations = 1, 1
     error_drift_evaluations, error_diffusion_evaluations = 1, 1
     source = "Milstein 1975; Kloeden & Platen 1992, (10.3.1), (10.3.17)"
+
+    def evaluations_of_diffusion(self, system: System, channels: int, *, error: bool = False) -> int:
+        # in the Stratonovich calculus the derivative along g W serves all
+        return super().evaluations_of_diffusion(system, channels if system.calculus == "ito" else 1, error=error)
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
         y, h, w = state.y, inc.h, inc.w

@@ -29,6 +29,8 @@ def _row(method: Method) -> tuple[str, ...]:
         noise += " (commutative)"
     first = method.first_evaluations and method.drift_evaluations
     cost = f"{method.drift_evaluations}" + (f" + {method.diffusion_evaluations}" if method.problem == "sde" else "")
+    if method.general_diffusion_evaluations is not None:
+        cost += "; {} + ({} + {} m) general".format(method.drift_evaluations, *method.general_diffusion_evaluations)
     return (
         method.name,
         ", ".join(method.calculus),
@@ -37,7 +39,7 @@ def _row(method: Method) -> tuple[str, ...]:
         _orders(method.weak_order, None, method.weak_order_additive, method.additive_only),
         "no" if method.error_order is None else "yes",
         cost + (" (first one kept)" if first else ""),
-        method.levy or "W" if method.problem == "sde" else "",
+        (method.levy or "W") + " (general)" * method.levy_mixed_only if method.problem == "sde" else "",
         method.source,
     )
 

@@ -15,6 +15,8 @@ from torch import Tensor
 
 import sdesolve as ss
 from sdesolve.methods import METHODS, Method, names
+from sdesolve.state import state_spec
+from sdesolve.system import System
 from validation.check import Case, Check, Settings
 from validation.linear import LinearSDE
 from validation.moments import MomentRecursion, moment_vector
@@ -78,10 +80,12 @@ def strong_errors(
     """|X_T - X_T^h| of each path at each step size: (levels, paths)."""
     cell = min(steps) / problem.finer
     shape = (paths, problem.channels)
-    path = ss.BrownianPath(seed, shape, cell=cell, levy="space-time", dtype=torch.float64)
     y0 = problem.x0.expand(paths, -1)
     ts = torch.tensor([0.0, problem.T], dtype=torch.float64)
     sde = problem.sde(calculus)
+    # the solution asks for H, whatever the method does
+    levy = method.levy_for(System(sde, state_spec(y0, True)[0])) or "space-time"
+    path = ss.BrownianPath(seed, shape, cell=cell, levy=levy, dtype=torch.float64)
 
     def end(dt: float, method: str | Method = method) -> Tensor:
         # paths whose error is as large as they are count as they came out
