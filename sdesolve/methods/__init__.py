@@ -5,8 +5,9 @@ from __future__ import annotations
 from sdesolve.errors import message
 from sdesolve.methods.euler_maruyama import EULER_MARUYAMA
 from sdesolve.methods.explicit import EXPLICIT
+from sdesolve.methods.log_ode import LOG_ODE
 from sdesolve.methods.method import Increments, Method, State, Step
-from sdesolve.methods.milstein import MILSTEIN
+from sdesolve.methods.milstein import DERIVATIVE_FREE_MILSTEIN, MILSTEIN, Milstein
 from sdesolve.methods.platen import PLATEN
 from sdesolve.methods.reversible import REVERSIBLE, Coupled
 from sdesolve.methods.runge_kutta import RungeKutta, Tableau
@@ -24,6 +25,7 @@ __all__ = [
     "Coupled",
     "Increments",
     "Method",
+    "Milstein",
     "RungeKutta",
     "State",
     "Step",
@@ -40,10 +42,12 @@ METHODS: dict[tuple[str, str], Method] = {
         *EXPLICIT,
         EULER_MARUYAMA,
         TAMED_EULER,
+        MILSTEIN,
+        DERIVATIVE_FREE_MILSTEIN,
+        *STOCHASTIC,
         STRATONOVICH_HEUN,
         *STRATONOVICH,
-        MILSTEIN,
-        *STOCHASTIC,
+        LOG_ODE,
         PLATEN,
         *WEAK,
         *REVERSIBLE,

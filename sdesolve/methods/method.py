@@ -61,7 +61,7 @@ class Method:
     problem : ``"ode"`` or ``"sde"``.
     order : convergence order for ODEs; the strong order for SDEs, for general noise.
     order_commutative, order_additive : strong order for commutative and for additive noise, where it is higher.
-    weak_order, weak_order_additive : SDEs only; None: not known.
+    weak_order, weak_order_commutative, weak_order_additive : the same for the weak order; None: not known.
     error_order : order of the local error that ``error`` estimates (order of the lower solution + 1), or None: then
         only fixed steps can be taken.
     calculus, noise : what an SDE method solves.
@@ -72,8 +72,8 @@ class Method:
     commutative_only : general noise must be commutative, or additive.
     error_drift_evaluations, error_diffusion_evaluations : more of them a step, when ``error`` is asked for.
     drift_evaluations, diffusion_evaluations : a step.
-    general_diffusion_evaluations : a step with general noise of m > 1 Brownian motions, where it is not the same:
-        (p, q) for p + q m. `evaluations_of_diffusion` counts them for a problem.
+    general_diffusion_evaluations : where they are not the same for general noise of m > 1 Brownian motions, (p, q) for
+        p + q m. additive_diffusion_evaluations : where they are not the same for additive noise.
     first_evaluations : drift evaluations of ``init``, once a solve.
     dense_evaluations : more drift evaluations a step, when ``dense`` is asked for.
     has_dense : whether ``dense`` can be given.
@@ -86,6 +86,7 @@ class Method:
     order_commutative: float | None = None
     order_additive: float | None = None
     weak_order: float | None = None
+    weak_order_commutative: float | None = None
     weak_order_additive: float | None = None
     error_order: float | None = None
     calculus: tuple[str, ...] = ()
@@ -97,6 +98,7 @@ class Method:
     drift_evaluations: int
     diffusion_evaluations: int = 0
     general_diffusion_evaluations: tuple[int, int] | None = None
+    additive_diffusion_evaluations: int | None = None
     error_drift_evaluations: int = 0
     error_diffusion_evaluations: int = 0
     first_evaluations: int = 0
@@ -123,16 +125,28 @@ class Method:
 
     def evaluations_of_diffusion(self, system: System, channels: int, *, error: bool = False) -> int:
         """Evaluations of the diffusion, a step, with this many Brownian motions a trajectory."""
-        more = self.error_diffusion_evaluations if error else 0
-        if self.general_diffusion_evaluations is None or system.noise != "general" or channels == 1:
-            return self.diffusion_evaluations + more
-        fixed, each = self.general_diffusion_evaluations
-        return fixed + each * channels + more
+        count = self.diffusion_evaluations
+        if system.additive and self.additive_diffusion_evaluations is not None:
+            count = self.additive_diffusion_evaluations
+        elif system.noise == "general" and channels > 1 and self.general_diffusion_evaluations is not None:
+            fixed, each = self.general_diffusion_evaluations
+            count = fixed + each * channels
+        return count + (self.error_diffusion_evaluations if error else 0)
 
     def levy_for(self, system: System) -> str | None:
         """What a step of this system asks for besides W."""
         mixed = system.noise == "general" and not system.additive
         return self.levy if mixed or not self.levy_mixed_only else None
+
+    def strong_order_for(self, structure: str) -> float:
+        """Strong order for noise that is ``"general"``, ``"commutative"`` or ``"additive"``, which commutes too."""
+        found = _for(structure, self.order, self.order_commutative, self.order_additive)
+        assert found is not None
+        return found
+
+    def weak_order_for(self, structure: str) -> float | None:
+        """Weak order for such noise."""
+        return _for(structure, self.weak_order, self.weak_order_commutative, self.weak_order_additive)
 
     def discrepancy(self, state: State) -> Tensor | None:
         """How far the state is from what it should agree with, of y's shape; None: the method cannot tell."""
@@ -140,6 +154,13 @@ class Method:
 
     def __repr__(self) -> str:
         return f"<sdesolve method {self.name!r}>"
+
+
+def _for(structure: str, general: float | None, commutative: float | None, additive: float | None) -> float | None:
+    commuting = general if commutative is None else commutative
+    return {"general": general, "commutative": commuting, "additive": commuting if additive is None else additive}[
+        structure
+    ]
 
 
 def combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:

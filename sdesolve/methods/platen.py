@@ -35,11 +35,8 @@ class Platen(Method):
     calculus, noise, levy = ("ito",), ("diagonal", "scalar", "general"), "davie-foster"
     levy_mixed_only = True
     drift_evaluations, diffusion_evaluations = 2, 3
-    general_diffusion_evaluations = 1, 4
+    general_diffusion_evaluations, additive_diffusion_evaluations = (1, 4), 2
     source = "Kloeden & Platen 1992, (15.1.3)"
-
-    def evaluations_of_diffusion(self, system: System, channels: int, *, error: bool = False) -> int:
-        return 2 if system.additive else super().evaluations_of_diffusion(system, channels, error=error)
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
         y, h, w = state.y, inc.h, inc.w

@@ -32,13 +32,14 @@ class Weights:
 @dataclass(frozen=True)
 class StratonovichTableau:
     """a, aw, ah : rows of the strictly lower triangles, the first one empty, trailing zeros left out. c : nodes.
-    weights : of the solution; lower : of the one that it is compared with."""
+    weights : of the solution; lower : of the one that it is compared with, None if the stages give no other that sees
+    both drift and diffusion."""
 
     a: Rows
     aw: Rows
     c: Row
     weights: Weights
-    lower: Weights
+    lower: Weights | None = None
     ah: Rows = ()
 
     @property
@@ -51,8 +52,10 @@ class StratonovichTableau:
         return any(any(row) for row in (*self.ah, self.weights.bh))
 
     @property
-    def difference(self) -> Weights:
+    def difference(self) -> Weights | None:
         """Of the solution and the lower one."""
+        if self.lower is None:
+            return None
         pairs = zip(
             (self.weights.b, self.weights.bw, self.weights.bh),
             (self.lower.b, self.lower.bw, self.lower.bh),
@@ -69,7 +72,6 @@ class StratonovichRungeKutta(Method):
     """A method by its tableau, for every type of noise."""
 
     problem, calculus, noise = "sde", ("stratonovich",), ("diagonal", "scalar", "general")
-    weak_order, weak_order_additive, error_order = 1.0, 2.0, 1.0
 
     def __init__(
         self,
@@ -77,13 +79,16 @@ class StratonovichRungeKutta(Method):
         tableau: StratonovichTableau,
         source: str,
         *,
-        orders: tuple[float, float, float],
-        weak: float = 2.0,
+        strong: tuple[float, float, float],
+        weak: tuple[float, float, float] = (1.0, 1.0, 2.0),
+        error_order: float = 1.0,
     ) -> None:
-        """orders : strong, for general, commutative and additive noise. weak : for additive noise."""
+        """strong, weak : orders for general, commutative and additive noise. error_order : with a lower solution."""
         self.name, self.tableau, self.source = name, tableau, source
-        self.order, self.order_commutative, self.order_additive = orders
-        self.weak_order_additive = weak
+        self.order, self.order_commutative, self.order_additive = strong
+        self.weak_order, self.weak_order_commutative, self.weak_order_additive = weak
+        self.difference = tableau.difference
+        self.error_order = None if self.difference is None else error_order
         self.levy = "space-time" if tableau.space_time else None
         self.drifts = tableau.reads(tableau.a, tableau.weights.b)
         self.diffusions = tableau.reads((*tableau.aw, *tableau.ah), tableau.weights.bw, tableau.weights.bh)
@@ -100,7 +105,9 @@ class StratonovichRungeKutta(Method):
             F.append(system.drift(t, z) if self.drifts[i] else y)
             G.append(system.diffusion(t, z) if self.diffusions[i] else y)
         y1 = y + _change(system, inc, tab.weights, F, G)
-        return Step(State(y1), _change(system, inc, tab.difference, F, G) if error else None)
+        if not error or self.difference is None:
+            return Step(State(y1))
+        return Step(State(y1), _change(system, inc, self.difference, F, G))
 
 
 def _change(system: System, inc: Increments, weights: Weights, F: list[Tensor], G: list[Tensor]) -> Tensor:

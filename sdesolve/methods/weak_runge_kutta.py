@@ -83,13 +83,7 @@ class WeakRungeKutta(Method):
         self.drift_evaluations, self.diffusion_evaluations = len(tableau.A0), len(tableau.c)
         # the first stage is one matrix; of all others a column is shifted by itself
         self.general_diffusion_evaluations = 1, len(tableau.c) - 1 + len(tableau.B2) - 1
-
-    def evaluations_of_diffusion(self, system: System, channels: int, *, error: bool = False) -> int:
-        return (
-            len(set(self.tableau.c))
-            if system.additive
-            else super().evaluations_of_diffusion(system, channels, error=error)
-        )
+        self.additive_diffusion_evaluations = len(set(tableau.c))
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
         tab, y, h, w = self.tableau, state.y, inc.h, inc.w

@@ -1,10 +1,10 @@
 """Coefficients of the stochastic Runge-Kutta methods of weak order 2, see `weak_runge_kutta`.
 
-    DRI1   Debrabant & Roessler (2009), Families of efficient second order Runge-Kutta methods for the weak
-           approximation of Ito stochastic differential equations, Appl. Numer. Math. 59:582, arXiv:1303.5103. Its
-           weights gamma_w (there beta3) are multiplied by 6/7, as these areas have to have them.
-    RS1    Roessler (2007), Second order Runge-Kutta methods for Stratonovich stochastic differential equations, BIT
-           47:657. Of four stages of the drift, two are at y and one is not read.
+DRI1   Debrabant & Roessler (2009), Families of efficient second order Runge-Kutta methods for the weak
+       approximation of Ito stochastic differential equations, Appl. Numer. Math. 59:582, arXiv:1303.5103. Its
+       weights gamma_w (there beta3) are multiplied by 6/7, as these areas have to have them.
+RS1    Roessler (2007), Second order Runge-Kutta methods for Stratonovich stochastic differential equations, BIT
+       47:657. Of four stages of the drift, two are at y and one is not read.
 """
 
 from __future__ import annotations

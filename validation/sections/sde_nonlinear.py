@@ -140,7 +140,7 @@ def weak_order(method: Method, calculus: str) -> Iterator[Check]:
 def cases(settings: Settings) -> list[Case]:
     found = []
     for method in (METHODS["sde", name] for name in names("sde")):
-        if method.weak_order is not None and not method.additive_only:
+        if method.weak_order is not None and not method.additive_only and "diagonal" in method.noise:
             for calculus in method.calculus:
                 found.append(Case(f"{method.name}, weak, nonlinear", partial(weak_order, method, calculus)))
     return found
