@@ -8,6 +8,7 @@ from sdesolve.methods.explicit import EXPLICIT
 from sdesolve.methods.log_ode import LOG_ODE
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.methods.milstein import DERIVATIVE_FREE_MILSTEIN, MILSTEIN, Milstein
+from sdesolve.methods.platen import PLATEN
 from sdesolve.methods.reversible import REVERSIBLE, Coupled
 from sdesolve.methods.runge_kutta import RungeKutta, Tableau
 from sdesolve.methods.stochastic_tableaus import STOCHASTIC
@@ -15,6 +16,7 @@ from sdesolve.methods.stratonovich_heun import STRATONOVICH_HEUN
 from sdesolve.methods.stratonovich_tableaus import STRATONOVICH
 from sdesolve.methods.table import as_table
 from sdesolve.methods.tamed_euler import TAMED_EULER
+from sdesolve.methods.weak_tableaus import WEAK
 from sdesolve.problem import SDE
 from sdesolve.system import System
 
@@ -46,6 +48,8 @@ METHODS: dict[tuple[str, str], Method] = {
         STRATONOVICH_HEUN,
         *STRATONOVICH,
         LOG_ODE,
+        PLATEN,
+        *WEAK,
         *REVERSIBLE,
     )
 }
