@@ -35,6 +35,10 @@ class Problem(nn.Module):
     allow_training : accept modules in training mode that draw noise or move buffers (dropout, batch norm).
     """
 
+    #: what the problem is, by the name of its class in ``sdesolve``
+    kind: str = ""
+    commutative: bool = False
+
     def __init__(self, *, batched: bool, vectorize: bool, allow_training: bool) -> None:
         super().__init__()
         if vectorize and not batched:
@@ -77,6 +81,7 @@ class ODE(Problem):
     True
     """
 
+    kind = "ODE"
     f: Callable[[Tensor, Any], Any]
 
     def __init__(
@@ -118,6 +123,7 @@ class SDE(Problem):
     torch.Size([2, 4, 2])
     """
 
+    kind = "SDE"
     drift: Callable[[Tensor, Any], Any]
     diffusion: Callable[[Tensor, Any], Any]
 

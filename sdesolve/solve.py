@@ -18,7 +18,8 @@ from sdesolve.capture import captured, refuse_training
 from sdesolve.compiled import compile_adaptive, compile_fixed
 from sdesolve.errors import CompileError, SolveError, SolveInterrupted, message
 from sdesolve.lattice_clock import PathNoise
-from sdesolve.methods.method import Method
+from sdesolve.methods import METHODS, Method, default
+from sdesolve.methods.method import plain_eager
 from sdesolve.plan import AdaptivePlan, FixedPlan, Interrupted, Result
 from sdesolve.problem import Problem
 from sdesolve.progress import Report, reporting
@@ -39,6 +40,7 @@ from sdesolve.request import (
 from sdesolve.solution import Solution, Stats, Status
 from sdesolve.state import StateSpec, state_spec
 from sdesolve.step_size import PID, step_table
+from sdesolve.stiffness import EVALUATIONS, is_stiff
 from sdesolve.system import System
 
 
@@ -155,8 +157,9 @@ def solve(
         )
     times, columns, eps = read_times(ts, spec)
     moves = read_moves(times, spec, system)
+    step = read_step(dt)
     chosen = backwards.method(system, method)
-    control = read_control(system, chosen, read_step(dt), rtol, atol, controller)
+    control = read_control(system, chosen, step, rtol, atol, controller)
     check_direction(system, columns[-1, 0] < columns[0, 0])
     check_brownian(system, brownian, seed, paths)
     ids = read_paths(paths, spec) if brownian is None else brownian.paths
@@ -169,9 +172,12 @@ def solve(
         refuse_training(found.modules)
 
     plan: FixedPlan | AdaptivePlan
+    probes = 0
     if control is None:
-        assert dt is not None
-        plan = _fixed_plan(system, chosen, y, columns, eps, read_step(dt), number, ids, brownian, limit, dense)
+        assert step is not None
+        if method is None and not backwards.own_default:
+            chosen, probes = _for_steps(system, chosen, y, columns, step)
+        plan = _fixed_plan(system, chosen, y, columns, eps, step, number, ids, brownian, limit, dense)
         plan.isolate = on_failure == "return"
     else:
         if torch._C._functorch.is_batchedtensor(y):
@@ -185,7 +191,7 @@ def solve(
         if control.interpolate:
             _check_interpolation(chosen, compile)
         control = fitted_control(control, spec)
-        plan = AdaptivePlan(system, chosen, control, columns, shared, read_step(dt), limit, dense)
+        plan = AdaptivePlan(system, chosen, control, columns, shared, step, limit, dense)
         if system.is_sde:
             plan.noise = _path_noise(system, chosen, y, columns, eps, number, ids, brownian, limit)
             plan.channels = math.prod(plan.noise.window.shape)
@@ -200,7 +206,7 @@ def solve(
     way = backwards.run(plan, found)
     if moves is not None and not exact:
         way = MovingTimes(plan, way, moves)
-    return _finish(way, y, spec, times, ids, number, chosen, progress, on_failure)
+    return _finish(way, y, spec, times, ids, number, chosen, probes, progress, on_failure)
 
 
 def _move(plan: FixedPlan, moves: Tensor) -> None:
@@ -270,11 +276,26 @@ def _fixed_plan(
     return FixedPlan(system, method, table, columns, noise, dense, channels=math.prod(shape))
 
 
+def _start(system: System, columns: NDArray[np.float64]) -> Tensor:
+    """The first time as functions see it."""
+    start = torch.as_tensor(columns[0], dtype=system.spec.time_dtype, device=system.spec.device)
+    return start[0] if columns.shape[1] == 1 else system.spec.expand(start)
+
+
+def _for_steps(
+    system: System, method: Method, y: Tensor, columns: NDArray[np.float64], dt: float
+) -> tuple[Method, int]:
+    """The default method, or an implicit one where steps dt are too long for it; and the evaluations of the drift that
+    it took to know."""
+    other = METHODS["sde", default(system, stiff=True)] if system.is_sde else method
+    if other is method or not plain_eager():
+        return method, 0
+    return (other if is_stiff(system, _start(system, columns), y, dt) else method), EVALUATIONS
+
+
 def _noise_shape(system: System, y: Tensor, columns: NDArray[np.float64]) -> tuple[int, ...]:
     """Shape of a trajectory's Brownian motion."""
-    spec = system.spec
-    start = torch.as_tensor(columns[0], dtype=spec.time_dtype, device=spec.device)
-    return system.noise_shape(start[0] if columns.shape[1] == 1 else spec.expand(start), y)
+    return system.noise_shape(_start(system, columns), y)
 
 
 def _path_noise(
@@ -329,10 +350,11 @@ def _finish(
     ids: Tensor,
     seed: int | None,
     method: Method,
+    probes: int,
     progress: bool | Report,
     on_failure: str,
 ) -> Solution:
-    """Run, and tell how it ended."""
+    """Run, and tell how it ended. probes : evaluations of the drift that chose the method."""
 
     def solution(result: Result) -> Solution:
         stats = Stats(
@@ -340,7 +362,7 @@ def _finish(
             result.accepted + result.rejected,
             result.accepted,
             result.rejected,
-            result.drift_evaluations,
+            result.drift_evaluations + probes,
             result.diffusion_evaluations,
         )
         ys = spec.unravel(result.ys, lead=1)
