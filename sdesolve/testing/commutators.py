@@ -70,7 +70,7 @@ def _derivatives(
         lambda y, v: _difference(function, y, v, step / 2, spec),
         max(tolerance, unit**0.5),
         8 * unit / step,
-        unit**0.25,
+        4 * unit**0.25,
     )
     direction = (value * mover.draw(value)).sum(-1)
     try:
@@ -100,11 +100,16 @@ def _difference(function: Function, y: Tensor, direction: Tensor, step: float, s
 
 def _reach(y: Tensor, direction: Tensor, spec: StateSpec) -> Tensor:
     """How many times the direction fits into y, (batch,)."""
-    size, length = (x.abs().reshape(spec.batch, -1) for x in (y, direction))
-    typical = size.mean(-1, keepdim=True)
-    size = torch.maximum(size, torch.where(typical > 0, typical, 1.0))
-    times = torch.where(length > 0, size / length, torch.inf).amin(-1)
+    length = direction.abs().reshape(spec.batch, -1)
+    times = torch.where(length > 0, _size(y, spec) / length, torch.inf).amin(-1)
     return torch.where(torch.isfinite(times), times, 1.0)
+
+
+def _size(y: Tensor, spec: StateSpec) -> Tensor:
+    """Sizes of the components, not below their mean, (batch, elements)."""
+    size = y.abs().reshape(spec.batch, -1)
+    typical = size.mean(-1, keepdim=True)
+    return torch.maximum(size, torch.where(typical > 0, typical, 1.0))
 
 
 def _slopes(function: Function, y: Tensor, mixing: Tensor | None, along: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -134,7 +139,9 @@ def _largest(
         part = _slopes(function, y, mixing, _signed(derivative, torch.sign(mover.draw(y)))).abs()
         size = torch.maximum(size, torch.maximum(part, part.mT))
     wrong &= found.abs() > derivative.tolerance * size + floor
-    others = [commutators(mover.near(y, "relative", derivative.jitter)) for _ in range(POINTS)]
+    # away from kinks, which differences may straddle
+    width = derivative.jitter * _size(y, spec).reshape(y.shape)
+    others = [commutators(y + width * mover.draw(y)) for _ in range(POINTS)]
     if derivative.finer is not None:
         others.append(commutators(y, derivative.finer))
     average = lambda x: x.mean(0, keepdim=True) if spec.batched else x
