@@ -55,6 +55,9 @@ def test_a_row_says_what_the_class_says(key):
         method.error_diffusion_evaluations
     )
     assert tuple(row["calculus"].split(", ")) == method.calculus
+    if method.made_for is not None:
+        assert row["noise"] == f"ss.{method.made_for} problems"
+        return
     noise = re.match(r"[a-z, ]+?(?=( commutative)?(; additive)?$)", row["noise"])
     assert tuple(noise[0].split(", ")) == method.noise
     assert row["noise"].endswith("; additive") == method.additive_only
@@ -69,9 +72,17 @@ def test_a_row_says_what_the_class_says(key):
         )
     weak = orders(row["weak order"])
     assert weak.get("") == method.weak_order
-    assert weak.get("additive", weak.get("")) == (method.weak_order_additive or method.weak_order)
+    worth = lambda *words: next((weak[w] for w in words if w in weak), None)
+    if not method.additive_only:
+        assert worth("commutative", "") == method.weak_order_for("commutative")
+        assert worth("additive", "commutative", "") == method.weak_order_for("additive")
     letters = {None: "W", "space-time": "W, H", "space-time-time": "W, H, K", "davie-foster": "W, H, areas"}
-    assert row["asks for"] == letters.get(method.levy, f"W, {method.levy}")
+    assert row["asks for"] == letters[method.levy] + " (general)" * method.levy_mixed_only
+    if method.general_diffusion_evaluations is not None:
+        fixed, each = method.general_diffusion_evaluations
+        assert f" + {fixed} + {'' if each == 1 else each}m general" in evaluations
+    if method.additive_diffusion_evaluations is not None:
+        assert f" + {method.additive_diffusion_evaluations} additive" in evaluations
 
 
 def test_the_table_is_aligned():
@@ -82,14 +93,13 @@ def test_the_table_is_aligned():
 
 class Unknown(Method):
     name, problem, order, weak_order = "unknown", "sde", None, None
-    calculus, noise, levy, source = ("ito",), ("scalar",), "new", "nobody"
+    calculus, noise, source = ("ito",), ("scalar",), "nobody"
     drift_evaluations = diffusion_evaluations = 1
 
 
 def test_what_is_not_known_is_a_dash():
     row = read(as_table([Unknown()]))["sde", "unknown"]
     assert row["strong order"] == row["weak order"] == "-"
-    assert row["asks for"] == "W, new"
     assert as_table([]) == ""
 
 

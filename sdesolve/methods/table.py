@@ -17,8 +17,8 @@ INFORMATION = {
 NOTES = """\
 f + g: evaluations of drift and diffusion a step (while steps adapt, where that is more); *: the first is the last of
 the step before. Orders: "commutative" is diagonal and scalar noise, and general noise with commutative=True; "additive"
-is any noise with additive=True; -: not known. m: Brownian motions of general noise. Asks for: W, increments of the path; H, K, its space-time Levy areas;
-areas, those between its components."""
+is any noise with additive=True; -: not known. m: Brownian motions of general noise. Asks for: W, increments of the
+path; H, K, its space-time Levy areas; areas, those between its components."""
 
 
 def as_table(methods: Sequence[Method]) -> str:
