@@ -127,7 +127,7 @@ def test_operations_of_a_fixed_sde_step_are_few(counted, method, noise, most):
     sde = ss.SDE(lambda t, y: -y, lambda t, y: y.cos(), noise=noise, calculus="stratonovich")
     solve = lambda n: ss.solve(sde, torch.ones(4, 2), torch.tensor([0.0, 1.0]), dt=1 / n, method=method, seed=0)
     # both draw their noise in one block
-    (few, _, first), (many, _, second) = (counted(lambda n=n: solve(n)) for n in (4, 8))
+    (_, _, first), (many, _, second) = (counted(lambda n=n: solve(n)) for n in (4, 8))
     calls = many.stats.drift_evaluations + many.stats.diffusion_evaluations
     assert (second - first) / 4 - int(calls.max()) / 8 <= most
 
