@@ -5,8 +5,9 @@ from __future__ import annotations
 from sdesolve.errors import message
 from sdesolve.methods.euler_maruyama import EULER_MARUYAMA
 from sdesolve.methods.explicit import EXPLICIT
+from sdesolve.methods.log_ode import LOG_ODE
 from sdesolve.methods.method import Increments, Method, State, Step
-from sdesolve.methods.milstein import MILSTEIN
+from sdesolve.methods.milstein import DERIVATIVE_FREE_MILSTEIN, MILSTEIN, Milstein
 from sdesolve.methods.reversible import REVERSIBLE, Coupled
 from sdesolve.methods.runge_kutta import RungeKutta, Tableau
 from sdesolve.methods.stochastic_tableaus import STOCHASTIC
@@ -22,6 +23,7 @@ __all__ = [
     "Coupled",
     "Increments",
     "Method",
+    "Milstein",
     "RungeKutta",
     "State",
     "Step",
@@ -40,7 +42,9 @@ METHODS: dict[tuple[str, str], Method] = {
         TAMED_EULER,
         STRATONOVICH_HEUN,
         *STRATONOVICH,
+        LOG_ODE,
         MILSTEIN,
+        DERIVATIVE_FREE_MILSTEIN,
         *STOCHASTIC,
         *REVERSIBLE,
     )

@@ -57,7 +57,7 @@ class Method:
     problem : ``"ode"`` or ``"sde"``.
     order : convergence order for ODEs; the strong order for SDEs, for general noise.
     order_commutative, order_additive : strong order for commutative and for additive noise, where it is higher.
-    weak_order, weak_order_additive : SDEs only; None: not known.
+    weak_order, weak_order_commutative, weak_order_additive : the same for the weak order; None: not known.
     error_order : order of the local error that ``error`` estimates (order of the lower solution + 1), or None: then
         only fixed steps can be taken.
     calculus, noise : what an SDE method solves.
@@ -79,6 +79,7 @@ class Method:
     order_commutative: float | None = None
     order_additive: float | None = None
     weak_order: float | None = None
+    weak_order_commutative: float | None = None
     weak_order_additive: float | None = None
     error_order: float | None = None
     calculus: tuple[str, ...] = ()
@@ -112,12 +113,29 @@ class Method:
         more = (self.dense_evaluations if dense else 0) + (self.error_drift_evaluations if error else 0)
         return self.drift_evaluations + more
 
+    def strong_order_for(self, structure: str) -> float:
+        """Strong order for noise that is ``"general"``, ``"commutative"`` or ``"additive"``, which commutes too."""
+        found = _for(structure, self.order, self.order_commutative, self.order_additive)
+        assert found is not None
+        return found
+
+    def weak_order_for(self, structure: str) -> float | None:
+        """Weak order for such noise."""
+        return _for(structure, self.weak_order, self.weak_order_commutative, self.weak_order_additive)
+
     def discrepancy(self, state: State) -> Tensor | None:
         """How far the state is from what it should agree with, of y's shape; None: the method cannot tell."""
         return None
 
     def __repr__(self) -> str:
         return f"<sdesolve method {self.name!r}>"
+
+
+def _for(structure: str, general: float | None, commutative: float | None, additive: float | None) -> float | None:
+    commuting = general if commutative is None else commutative
+    return {"general": general, "commutative": commuting, "additive": commuting if additive is None else additive}[
+        structure
+    ]
 
 
 def combine(weights: tuple[float, ...], stages: list[Tensor]) -> Tensor:

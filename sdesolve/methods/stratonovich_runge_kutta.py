@@ -48,13 +48,14 @@ class Weights:
 @dataclass(frozen=True)
 class StratonovichTableau:
     """a, aw, ah : rows of the strictly lower triangles, the first one empty, trailing zeros left out. c : nodes.
-    weights : of the solution; lower : of the one that it is compared with."""
+    weights : of the solution; lower : of the one that it is compared with, None if the stages give no other that sees
+    both drift and diffusion."""
 
     a: Rows
     aw: Rows
     c: Row
     weights: Weights
-    lower: Weights
+    lower: Weights | None = None
     ah: Rows = ()
 
     @property
@@ -67,8 +68,10 @@ class StratonovichTableau:
         return any(any(row) for row in (*self.ah, self.weights.bh))
 
     @property
-    def difference(self) -> Weights:
+    def difference(self) -> Weights | None:
         """Of the solution and the lower one."""
+        if self.lower is None:
+            return None
         pairs = zip(
             (self.weights.b, self.weights.bw, self.weights.bh),
             (self.lower.b, self.lower.bw, self.lower.bh),
@@ -85,7 +88,6 @@ class StratonovichRungeKutta(Method):
     """A method by its tableau, for every type of noise."""
 
     problem, calculus, noise = "sde", ("stratonovich",), ("diagonal", "scalar", "general")
-    weak_order, weak_order_additive, error_order = 1.0, 2.0, 1.0
 
     def __init__(
         self,
@@ -93,20 +95,23 @@ class StratonovichRungeKutta(Method):
         tableau: StratonovichTableau,
         source: str,
         *,
-        orders: tuple[float, float, float],
-        weak: float = 2.0,
+        strong: tuple[float, float, float],
+        weak: tuple[float, float, float] = (1.0, 1.0, 2.0),
+        error_order: float = 1.0,
     ) -> None:
-        """orders : strong, for general, commutative and additive noise. weak : for additive noise."""
+        """strong, weak : orders for general, commutative and additive noise. error_order : with a lower solution."""
         self.name, self.tableau, self.source = name, tableau, source
-        self.order, self.order_commutative, self.order_additive = orders
-        self.weak_order_additive = weak
+        self.order, self.order_commutative, self.order_additive = strong
+        self.weak_order, self.weak_order_commutative, self.weak_order_additive = weak
+        self.error_order = None if tableau.difference is None else error_order
         self.levy = "space-time" if tableau.space_time else None
         self.drifts = tableau.reads(tableau.a, tableau.weights.b)
         self.diffusions = tableau.reads((*tableau.aw, *tableau.ah), tableau.weights.bw, tableau.weights.bh)
         self.drift_evaluations, self.diffusion_evaluations = sum(self.drifts), sum(self.diffusions)
         rows = (Weights(*(_row(x, i) for x in (tableau.a, tableau.aw, tableau.ah))) for i in range(tableau.stages))
         self.stages = tuple(zip(tableau.c, (row.terms for row in rows), self.drifts, self.diffusions, strict=True))
-        self.solution, self.difference = tableau.weights.terms, tableau.difference.terms
+        self.solution = tableau.weights.terms
+        self.difference = None if tableau.difference is None else tableau.difference.terms
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
         y = state.y
@@ -118,7 +123,9 @@ class StratonovichRungeKutta(Method):
             F.append(system.drift(t, z) if reads_f else y)
             G.append(system.diffusion(t, z) if reads_g else y)
         y1 = _moved(system, inc, y, self.solution, F, G)
-        return Step(State(y1), _change(system, inc, self.difference, F, G) if error else None)
+        if not error or self.difference is None:
+            return Step(State(y1))
+        return Step(State(y1), _change(system, inc, self.difference, F, G))
 
 
 def _moved(system: System, inc: Increments, y: Tensor, terms: Terms, F: list[Tensor], G: list[Tensor]) -> Tensor:

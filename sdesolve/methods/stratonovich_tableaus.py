@@ -17,11 +17,10 @@ EULER_HEUN = StratonovichRungeKutta(
         aw=((), (1.0,)),
         c=(0.0, 1.0),
         weights=Weights(b=(1.0,), bw=(0.5, 0.5)),
-        lower=EULER,
     ),
     "Kloeden & Platen 1992, section 4.9 and (11.1.8) without its correction of the drift",
-    orders=(0.5, 1.0, 1.0),
-    weak=1.0,
+    strong=(0.5, 1.0, 1.0),
+    weak=(1.0, 1.0, 1.0),
 )
 
 MIDPOINT = StratonovichRungeKutta(
@@ -34,7 +33,7 @@ MIDPOINT = StratonovichRungeKutta(
         lower=EULER,
     ),
     "Ruemelin 1982, SIAM J. Numer. Anal. 19:604",
-    orders=(0.5, 1.0, 1.0),
+    strong=(0.5, 1.0, 1.0),
 )
 
 GENERAL_SHARK = StratonovichRungeKutta(
@@ -48,7 +47,7 @@ GENERAL_SHARK = StratonovichRungeKutta(
         lower=Weights(b=(0.0, 1.0), bw=(0.0, 1.0)),
     ),
     "Foster, dos Reis & Strange 2023, arXiv:2210.17543, (6.1)",
-    orders=(0.5, 1.0, 1.5),
+    strong=(0.5, 1.0, 1.5),
 )
 
 SLOW_RK = StratonovichRungeKutta(
@@ -66,7 +65,8 @@ SLOW_RK = StratonovichRungeKutta(
         lower=Weights(b=(1.0,), bw=(0.0, 1.0)),
     ),
     "Foster, dos Reis & Strange 2023, arXiv:2210.17543, (6.2)",
-    orders=(0.5, 1.5, 1.5),
+    strong=(0.5, 1.5, 1.5),
+    weak=(1.0, 2.0, 2.0),
 )
 
 _OUTER, _INNER = (3 - sqrt(3)) / 6, 1 / sqrt(3)
@@ -82,7 +82,8 @@ SPARK = StratonovichRungeKutta(
         lower=Weights(b=(0.5, 0.0, 0.5), bw=(0.5, 0.0, 0.5)),
     ),
     "Foster & Jelincic 2024, arXiv:2311.14201, definition 1.6",
-    orders=(0.5, 1.0, 1.5),
+    strong=(0.5, 1.0, 1.5),
+    error_order=1.5,
 )
 
 SEA = Shifted(

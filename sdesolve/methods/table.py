@@ -34,7 +34,7 @@ def _row(method: Method) -> tuple[str, ...]:
         ", ".join(method.calculus),
         noise,
         _orders(method.order, method.order_commutative, method.order_additive, method.additive_only),
-        _orders(method.weak_order, None, method.weak_order_additive, method.additive_only),
+        _orders(method.weak_order, method.weak_order_commutative, method.weak_order_additive, method.additive_only),
         "no" if method.error_order is None else "yes",
         cost + (" (first one kept)" if first else ""),
         method.levy or "W" if method.problem == "sde" else "",

@@ -70,11 +70,12 @@ class Known:
             y = method.step(system, State(y), inc).state.y
         return y
 
-    def strong_order(self, method, calculus: str) -> float:
+    def strong_order(self, method, calculus: str, finer: int = 0) -> float:
         """Slope of log E|X_T - X_T^h| on log h."""
         path, exact = drawn(self.channels), solved(self)
-        errors = [(self.end(method, calculus, path, n) - exact).norm(dim=1).mean() for n in LEVELS]
-        x, y = -torch.tensor([float(n) for n in LEVELS]), torch.stack(errors).log2()
+        levels = [n + finer for n in LEVELS if n + finer < FINEST]
+        errors = [(self.end(method, calculus, path, n) - exact).norm(dim=1).mean() for n in levels]
+        x, y = -torch.tensor([float(n) for n in levels]), torch.stack(errors).log2()
         x, y = x - x.mean(), y - y.mean()
         return float((x * y).sum() / (x * x).sum())
 
