@@ -1,5 +1,5 @@
-"""A neural SDE dy = net(y) dt + net(y) o dW on [0, 1] with diagonal noise, forward only, float32: Stratonovich Heun, and
-the midpoint method where another workload asks for it.
+"""A neural SDE dy = net(y) dt + net(y) o dW on [0, 1] with diagonal noise, forward only, float32: Stratonovich Heun,
+and the midpoint method where another workload asks for it.
 
 1/128 is exact in float32 and 0.01 is not; a solver that adds up its steps takes one more of them then. The floor is the
 two networks alone, called twice a step each.

@@ -9,7 +9,8 @@ cells are known with theirs, and takes its time for them; torchsde's log_ode dra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ from sdesolve.methods import METHODS, Method, choose
 from sdesolve.state import state_spec
 from sdesolve.system import System
 
+CPU = torch.device("cpu")
+
 PATHS = {"multiplicative": 4000, "additive": 4000, "non-commutative": 1000}
 
 #: of the runs in which compiled and eager solves are compared
@@ -36,59 +39,89 @@ AGREE = {torch.float64: 1e-9, torch.float32: 2e-4}
 TURNS = 3
 
 
-def methods(problem: Problem) -> Iterator[tuple[Method, str]]:
-    """The methods that solve a problem, with the calculus; for additive noise both are the same."""
-    y0 = torch.tensor([problem.start], dtype=torch.float64)
-    for kind, name in METHODS:
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A method, a problem that it claims, and the equation as it takes it."""
+
+    method: Method
+    problem: Problem
+    calculus: str
+    equation: ss.SDE
+
+    @property
+    def title(self) -> str:
+        """The method's name, with the calculus where it makes a difference."""
+        one = len(self.method.calculus) == 1 or self.problem.structure == "additive"
+        return self.method.name if one else f"{self.method.name} ({self.calculus})"
+
+    @property
+    def order(self) -> float:
+        return self.method.strong_order_for(self.problem.structure)
+
+    @property
+    def reads_areas(self) -> bool:
+        """Whether its strong error is that of the areas between channels that it is given."""
+        general = self.problem.noise == "general" and self.problem.structure != "additive"
+        return general and self.method.levy == "davie-foster"
+
+    def solve(self, paths: int, steps: int, device: torch.device = CPU, **options: Any) -> ss.Solution:
+        """With fixed steps, in float64 if nothing else is asked for."""
+        given = {"seed": 0, "dtype": torch.float64, **options}
+        if "brownian" in given:
+            del given["seed"]
+        dtype = given.pop("dtype")
+        y0 = torch.tensor(self.problem.start, dtype=dtype, device=device).repeat(paths, 1)
+        ts = torch.tensor([0.0, 1.0], dtype=dtype, device=device)
+        with torch.no_grad():
+            # where the two solutions of a reversible method draw apart, the error tells
+            return ss.solve(self.equation, y0, ts, dt=1 / steps, method=self.method, on_failure="return", **given)
+
+    @cached_property
+    def evaluations(self) -> tuple[int, int] | None:
+        """Of the first step and of each that follows, as the solver counts them; None if it fails, of which the
+        measurement will tell."""
+        try:
+            stats = [self.solve(2, steps).stats for steps in (2, 3)]
+        except Exception:
+            return None
+        two, three = (int((s.drift_evaluations + s.diffusion_evaluations).max()) for s in stats)
+        return two - (three - two), three - two
+
+    def evaluations_along(self, steps: int) -> int | None:
+        return None if self.evaluations is None else self.evaluations[0] + (steps - 1) * self.evaluations[1]
+
+
+@cache
+def entries(problem: Problem) -> tuple[Entry, ...]:
+    """All methods that solve a problem, in each calculus; for additive noise both are the same."""
+    found = []
+    for (kind, _), method in METHODS.items():
         if kind == "sde":
-            method = METHODS[kind, name]
-            additive = problem.structure == "additive"
-            for calculus in method.calculus[:1] if additive else method.calculus:
-                if _claims(method, System(problem.sde(calculus), state_spec(y0, True)[0])):
-                    yield method, calculus
+            one = problem.structure == "additive"
+            for calculus in method.calculus[:1] if one else method.calculus:
+                equation = next((form for form in problem.forms(calculus) if _claims(method, form, problem)), None)
+                if equation is not None:
+                    found.append(Entry(method, problem, calculus, equation))
+    return tuple(found)
 
 
-def _claims(method: Method, system: System) -> bool:
+def _claims(method: Method, equation: ss.SDE, problem: Problem) -> bool:
+    y0 = torch.tensor([problem.start], dtype=torch.float64)
     try:
-        choose(system, method)
+        choose(System(equation, state_spec(y0, True)[0]), method)
     except ValueError:
         return False
     return True
 
 
-def title(method: Method, calculus: str, problem: Problem) -> str:
-    """The method's name, with the calculus where it makes a difference."""
-    one = len(method.calculus) == 1 or problem.structure == "additive"
-    return f"sdesolve {method.name}" if one else f"sdesolve {method.name} ({calculus})"
-
-
-def solve(
-    method: Method, problem: Problem, calculus: str, paths: int, steps: int, device: torch.device, **options: Any
-) -> ss.Solution:
-    """With fixed steps."""
-    dtype = options.pop("dtype", torch.float64)
-    y0 = torch.tensor(problem.start, dtype=dtype, device=device).repeat(paths, 1)
-    ts = torch.tensor([0.0, 1.0], dtype=dtype, device=device)
-    noise = options if "brownian" in options else {"seed": 0, **options}
-    with torch.no_grad():
-        # where the two solutions of a reversible method draw apart, the error tells
-        return ss.solve(problem.sde(calculus), y0, ts, dt=1 / steps, method=method, on_failure="return", **noise)
-
-
-def reads_areas(method: Method, problem: Problem) -> bool:
-    """Whether its strong error is that of the areas between channels that it is given."""
-    return method.levy == "davie-foster" and problem.noise == "general" and problem.structure != "additive"
-
-
-def ours(
-    method: Method, problem: Problem, calculus: str, paths: int, steps: int, device: torch.device
-) -> Callable[[], Answer]:
+def ours(entry: Entry, paths: int, steps: int, device: torch.device) -> Callable[[], Answer]:
     """A solve, and its path."""
-    shape, areas = (paths, problem.channels), reads_areas(method, problem)
+    problem, areas = entry.problem, entry.reads_areas
     cell = 1 / (steps * (problem.finer if areas else 1))
     levy = "davie-foster" if areas else "space-time"
 
     def path() -> ss.BrownianPath:
+        shape = (paths, problem.channels)
         return ss.BrownianPath(0, shape, cell=cell, levy=levy, dtype=torch.float64, device=device)
 
     def increments() -> Path:
@@ -99,18 +132,9 @@ def ours(
 
     def run() -> Answer:
         given = {"brownian": path()} if areas else {}
-        return Answer(solve(method, problem, calculus, paths, steps, device, **given).ys[-1], increments)
+        return Answer(entry.solve(paths, steps, device, **given).ys[-1], increments)
 
     return run
-
-
-def evaluations(method: Method, problem: Problem, calculus: str, steps: int, device: torch.device) -> int | None:
-    """As the solver counts them; None if it fails, which the measurement will tell of."""
-    try:
-        stats = solve(method, problem, calculus, 2, steps, device).stats
-    except Exception:
-        return None
-    return int((stats.drift_evaluations + stats.diffusion_evaluations).max())
 
 
 def precision(problem: Problem, steps: int, device: torch.device, paths: int | None = None) -> Case:
@@ -118,14 +142,14 @@ def precision(problem: Problem, steps: int, device: torch.device, paths: int | N
     paths = paths or PATHS[problem.name]
     contenders = [
         Contender(
-            title(method, calculus, problem),
+            f"sdesolve {entry.title}",
             "ours",
-            ours(method, problem, calculus, paths, steps, device),
+            ours(entry, paths, steps, device),
             turns=TURNS,
-            evaluations=evaluations(method, problem, calculus, steps, device),
-            order=method.strong_order_for(problem.structure),
+            evaluations=entry.evaluations_along(steps),
+            order=entry.order,
         )
-        for method, calculus in methods(problem)
+        for entry in entries(problem)
     ]
     for peer in (*TORCHSDE, *DIFFRAX):
         if peer.order_for(problem.structure) is not None:
@@ -154,12 +178,11 @@ def _theirs(peer: Peer, problem: Problem, paths: int, steps: int, device: torch.
     )
 
 
-def compiled(method: Method, calculus: str, problem: Problem, dtype: torch.dtype, device: torch.device) -> Case:
+def compiled(entry: Entry, dtype: torch.dtype, device: torch.device) -> Case:
     """A method's compiled solve beside the eager one, on the same path."""
-    run = partial(solve, method, problem, calculus, MANY, LONG, device, dtype=dtype)
 
     def end(compile: bool) -> Tensor:
-        return run(compile=compile).ys[-1]
+        return entry.solve(MANY, LONG, device, dtype=dtype, compile=compile).ys[-1]
 
     eager = cache(lambda: in_double(end(False)))
 
@@ -167,8 +190,7 @@ def compiled(method: Method, calculus: str, problem: Problem, dtype: torch.dtype
         return float((in_double(y) - eager()).abs().max() / eager().abs().max())
 
     short = str(dtype).removeprefix("torch.")
-    name = title(method, calculus, problem).removeprefix("sdesolve ")
-    row = Row(f"Compiled and eager, {MANY:,} paths x {LONG} steps, {short}", f"{name}, {problem.name}")
+    row = Row(f"Compiled and eager, {MANY:,} paths x {LONG} steps, {short}", f"{entry.title}, {entry.problem.name}")
     return Case(
         str(row),
         [
@@ -187,11 +209,10 @@ def compiled_cases(device: torch.device) -> Iterator[Case]:
     """Every method in every calculus on the first problem that it solves, in both precisions."""
     for dtype in AGREE:
         seen: set[tuple[str, str]] = set()
-        for problem in PROBLEMS:
-            for method, calculus in methods(problem):
-                if (method.name, calculus) not in seen:
-                    seen.add((method.name, calculus))
-                    yield compiled(method, calculus, problem, dtype, device)
+        for entry in (entry for problem in PROBLEMS for entry in entries(problem)):
+            if (entry.method.name, entry.calculus) not in seen:
+                seen.add((entry.method.name, entry.calculus))
+                yield compiled(entry, dtype, device)
 
 
 def cases(device: torch.device) -> Sequence[Case]:

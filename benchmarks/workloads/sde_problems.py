@@ -7,7 +7,7 @@ them, their space-time Levy areas H; between these it is drawn anew here, given 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from types import ModuleType
 from typing import Any
@@ -100,6 +100,16 @@ class Problem:
             calculus=calculus,
         )
 
+    def forms(self, calculus: str) -> list[ss.SDE]:
+        """All the ways in which sdesolve takes it: with additive noise also as dX = (-X + (f + X)) dt + g dW."""
+        found = [self.sde(calculus)]
+        semilinear: Any = getattr(ss, "Semilinear", None)
+        if semilinear is not None and self.structure == "additive" and self.noise == "diagonal":
+            f, y = self.drift[calculus], torch.tensor([self.start], dtype=torch.float64)
+            g = float(self.diffusion(torch, 0.0 * y, y)[0, 0])
+            found.append(semilinear(-1.0, lambda t, y: f(torch, t, y) + y, g))
+        return found
+
     def error(self, y: Tensor, path: Path) -> float:
         """E |y(1) - y|, infinite along what is no path of a Brownian motion."""
         if not path.is_brownian:
@@ -136,7 +146,7 @@ def _sinh() -> Problem:
         exact,
         1,
         (8, 16, 32, 64, 128),
-        3.0,
+        0.7,
         1e-3,
     )
 
@@ -174,7 +184,7 @@ def _logarithmic() -> Problem:
         exact,
         16,
         (8, 16, 32, 64, 128),
-        1.0,
+        0.2,
         1e-4,
     )
 
@@ -224,14 +234,9 @@ def _shears() -> Problem:
         exact,
         32,
         (4, 8, 16, 32, 64),
-        3.0,
+        1.5,
         3e-2,
     )
 
 
 PROBLEMS = (_sinh(), _logarithmic(), _shears())
-
-
-def with_steps(problem: Problem, *steps: int) -> Problem:
-    """The same, measured with these steps."""
-    return replace(problem, steps=steps)
