@@ -58,7 +58,7 @@ TORCHSDE = (
     Peer("torchsde", "heun", "stratonovich", 4, (0.5, 1.0, 1.0)),
     Peer("torchsde", "euler_heun", "stratonovich", 3, (0.5, 1.0, 1.0)),
     Peer("torchsde", "reversible_heun", "stratonovich", 2, (0.5, 1.0, 1.0)),
-    Peer("torchsde", "log_ode", "stratonovich", 6, (0.5, None, None), levy=True, areas=True),
+    Peer("torchsde", "log_ode", "stratonovich", 7, (0.5, None, None), levy=True, areas=True),
 )
 
 DIFFRAX = (
