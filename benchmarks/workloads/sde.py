@@ -36,7 +36,7 @@ MANY, LONG = 10_000, 64
 AGREE = {torch.float64: 1e-9, torch.float32: 2e-4}
 
 #: turns of a contender: there are hundreds
-TURNS = 3
+TURNS = 2
 
 
 @dataclass(frozen=True, eq=False)

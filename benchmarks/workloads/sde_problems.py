@@ -149,7 +149,7 @@ def _sinh() -> Problem:
         lambda xp, t, y: s * width(xp, y),
         exact,
         4,
-        (8, 16, 32, 64, 128),
+        (8, 32, 128),
         0.35,
         1e-3,
     )
@@ -187,7 +187,7 @@ def _logarithmic() -> Problem:
         lambda xp, t, y: xp.full_like(y, c),
         exact,
         16,
-        (8, 16, 32, 64, 128),
+        (8, 32, 128),
         0.2,
         1e-4,
     )
@@ -237,7 +237,7 @@ def _shears() -> Problem:
         diffusion,
         exact,
         32,
-        (4, 8, 16, 32, 64),
+        (4, 16, 64),
         1.5,
         3e-2,
     )
