@@ -119,7 +119,8 @@ def draw_diagram(figure: Any, diagram: Diagram) -> None:
     )
     ranked = sorted(diagram.curves, key=lambda curve: (curve.role, -(curve.order or 0), curve.points[-1].error))
     ours = [curve for curve in ranked if curve.role == "ours"]
-    colours = [*colormaps["tab20"].colors, *colormaps["Dark2"].colors]  # type: ignore[attr-defined]
+    bright = colormaps["tab20"].colors  # type: ignore[attr-defined]
+    colours = [*bright[:14], *bright[16:], *colormaps["Dark2"].colors[:-1]]  # type: ignore[attr-defined]
 
     def style(number: int, curve: Curve) -> dict[str, Any]:
         if curve.role == "ours":

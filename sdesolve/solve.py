@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -187,6 +188,7 @@ def solve(
         plan = AdaptivePlan(system, chosen, control, columns, shared, read_step(dt), limit, dense)
         if system.is_sde:
             plan.noise = _path_noise(system, chosen, y, columns, eps, number, ids, brownian, limit)
+            plan.channels = math.prod(plan.noise.window.shape)
     if compile:
         plan.compile_chunk = compile_fixed if isinstance(plan, FixedPlan) else compile_adaptive
     if dense and not isinstance(backwards, Direct):
@@ -256,14 +258,16 @@ def _fixed_plan(
             )
         )
     noise: OwnSteps | PathSteps | None = None
+    shape: tuple[int, ...] = ()
+    levy = method.levy_for(system)
     if system.is_sde:
         shape = _noise_shape(system, y, columns)
         if brownian is None:
             assert seed is not None
-            noise = OwnSteps(seed, ids, shape, table, dt, spec.dtype, method.levy)
+            noise = OwnSteps(seed, ids, shape, table, dt, spec.dtype, levy)
         else:
-            noise = PathSteps(_check_path(brownian, spec, shape), table, eps, method.levy)
-    return FixedPlan(system, method, table, columns, noise, dense)
+            noise = PathSteps(_check_path(brownian, spec, shape), table, eps, levy)
+    return FixedPlan(system, method, table, columns, noise, dense, channels=math.prod(shape))
 
 
 def _noise_shape(system: System, y: Tensor, columns: NDArray[np.float64]) -> tuple[int, ...]:
@@ -285,11 +289,11 @@ def _path_noise(
     limit: int,
 ) -> PathNoise:
     """The path that adaptive steps follow: the given one, or that of the seed."""
-    spec, shape = system.spec, _noise_shape(system, y, columns)
+    spec, shape, levy = system.spec, _noise_shape(system, y, columns), method.levy_for(system)
     low, high = columns.min(0), columns.max(0)
     if brownian is not None:
         path = _check_path(brownian, spec, shape)
-        window = path.window(method.levy, (float(low.min()), float(high.max())))
+        window = path.window(levy, (float(low.min()), float(high.max())))
         needed = float((high - low).max()) / path.cell
         if needed > limit:
             got = f"cells of {path.cell}, of which adaptive steps need at least {needed:.3g} with max_steps = {limit}"
@@ -298,9 +302,9 @@ def _path_noise(
         return PathNoise(window, lambda times: path.ticks(times, eps))
     assert seed is not None
     if columns.shape[1] == 1:
-        own = window_of_seed(seed, ids, shape, (float(low[0]), float(high[0])), spec.dtype, method.levy)
+        own = window_of_seed(seed, ids, shape, (float(low[0]), float(high[0])), spec.dtype, levy)
         return PathNoise(own, lambda times: np.rint(times / own.tick).astype(np.int64))
-    each = windows_of_seed(seed, ids, shape, low.tolist(), high.tolist(), spec.dtype, method.levy)
+    each = windows_of_seed(seed, ids, shape, low.tolist(), high.tolist(), spec.dtype, levy)
     return PathNoise(each, lambda times: np.rint(times / each.tick.cpu().numpy()).astype(np.int64))
 
 

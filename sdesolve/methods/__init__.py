@@ -8,6 +8,7 @@ from sdesolve.methods.explicit import EXPLICIT
 from sdesolve.methods.log_ode import LOG_ODE
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.methods.milstein import DERIVATIVE_FREE_MILSTEIN, MILSTEIN, Milstein
+from sdesolve.methods.platen import PLATEN
 from sdesolve.methods.reversible import REVERSIBLE, Coupled
 from sdesolve.methods.runge_kutta import RungeKutta, Tableau
 from sdesolve.methods.stochastic_tableaus import STOCHASTIC
@@ -15,6 +16,7 @@ from sdesolve.methods.stratonovich_heun import STRATONOVICH_HEUN
 from sdesolve.methods.stratonovich_tableaus import STRATONOVICH
 from sdesolve.methods.table import as_table
 from sdesolve.methods.tamed_euler import TAMED_EULER
+from sdesolve.methods.weak_tableaus import WEAK
 from sdesolve.problem import SDE
 from sdesolve.system import System
 
@@ -40,12 +42,14 @@ METHODS: dict[tuple[str, str], Method] = {
         *EXPLICIT,
         EULER_MARUYAMA,
         TAMED_EULER,
-        STRATONOVICH_HEUN,
-        *STRATONOVICH,
-        LOG_ODE,
         MILSTEIN,
         DERIVATIVE_FREE_MILSTEIN,
         *STOCHASTIC,
+        STRATONOVICH_HEUN,
+        *STRATONOVICH,
+        LOG_ODE,
+        PLATEN,
+        *WEAK,
         *REVERSIBLE,
     )
 }
@@ -169,7 +173,7 @@ def _check_noise(system: System, method: Method) -> None:
                 "method",
                 f"{method.name!r} for an SDE with calculus={system.calculus!r}",
                 f"{method.name!r} with calculus={method.calculus[0]!r}",
-                f"Write method={_able(system, calculus=True)[0]!r}, or solve "
+                f"Write method={_default(system)!r}, or solve "
                 f"sde.to_calculus({method.calculus[0]!r}), which is the same process; if the diffusion does not depend "
                 "on y, say additive=True.",
             )

@@ -118,7 +118,7 @@ class StratonovichRungeKutta(Method):
         F: list[Tensor] = []
         G: list[Tensor] = []
         for c, terms, reads_f, reads_g in self.stages:
-            z, t = _moved(system, inc, y, terms, F, G), _time(inc, c)
+            z, t = _moved(system, inc, y, terms, F, G), inc.at(c)
             # a stage that no one reads stands in its place
             F.append(system.drift(t, z) if reads_f else y)
             G.append(system.diffusion(t, z) if reads_g else y)
@@ -181,8 +181,3 @@ def _at(row: Row, i: int) -> float:
 
 def _row(rows: Rows, i: int) -> Row:
     return rows[i] if i < len(rows) else ()
-
-
-def _time(inc: Increments, c: float) -> Tensor:
-    """t + c h, between t0 and t1 as rounded, which h is not."""
-    return inc.t1 if c == 1 else inc.t0 if c == 0 else torch.lerp(inc.t0, inc.t1, c)
