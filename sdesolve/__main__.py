@@ -14,7 +14,7 @@ def main() -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("methods", help="all methods: orders, noise, evaluations, sources")
-    listing.add_argument("--problem", choices=["ode", "sde"], help="those of one kind of problem")
+    listing.add_argument("--problem", choices=["ode", "sde", "langevin"], help="those of one kind of problem")
     print(methods.table(parser.parse_args().problem))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sdesolve.errors import message
+from sdesolve.state import StateSpec
 
 NOISES = ("diagonal", "scalar", "general")
 CALCULI = ("ito", "stratonovich")
@@ -33,7 +34,13 @@ class Problem(nn.Module):
     vectorize : the functions are written for one trajectory (no batch dimension, t 0-d); torch.func.vmap does the rest.
         What differs between trajectories must then stand in the state.
     allow_training : accept modules in training mode that draw noise or move buffers (dropout, batch norm).
+
+    Class attributes
+    ----------------
+    given : names of what the user gives.
     """
+
+    given: tuple[str, ...] = ()
 
     def __init__(self, *, batched: bool, vectorize: bool, allow_training: bool) -> None:
         super().__init__()
@@ -58,6 +65,9 @@ class Problem(nn.Module):
         else:
             setattr(self, name, function)
 
+    def check_state(self, spec: StateSpec) -> None:
+        """Raise for a start that the problem cannot have."""
+
 
 class ODE(Problem):
     """dy/dt = f(t, y).
@@ -77,6 +87,7 @@ class ODE(Problem):
     True
     """
 
+    given = ("f",)
     f: Callable[[Tensor, Any], Any]
 
     def __init__(
@@ -118,6 +129,7 @@ class SDE(Problem):
     torch.Size([2, 4, 2])
     """
 
+    given: tuple[str, ...] = ("drift", "diffusion")
     drift: Callable[[Tensor, Any], Any]
     diffusion: Callable[[Tensor, Any], Any]
 

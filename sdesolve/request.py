@@ -141,7 +141,7 @@ def read_control(system: System, method: Method, dt: float | None, rtol: Any, at
     if not wanted and dt is not None:
         return None
     if wanted and method.error_order is None:
-        able = [m for m in names(method.problem) if choose_quietly(system, m)]
+        able = [m for m in names("sde" if system.is_sde else "ode") if choose_quietly(system, m)]
         advice = f"Adaptive are: {', '.join(able)}; or" if able else "For fixed steps"
         if not able and system.noise == "general" and system.calculus == "ito":
             advice = (

@@ -67,7 +67,7 @@ def solve(
 
     Parameters
     ----------
-    problem : an :class:`ODE` or :class:`SDE`.
+    problem : an :class:`ODE`, :class:`SDE` or :class:`Langevin`.
     y0 : start state, (batch, *state), or a pytree of such tensors; with ``batched=False`` in the problem, one
         trajectory without the batch dimension. float32, float64 (ODEs: complex too); dtype and device are kept.
     ts : output times, (T,), or (batch, T) for times of each trajectory's own; strictly monotone, forwards or backwards.
@@ -79,7 +79,7 @@ def solve(
         solve.
     method : name or method object. Default: ``"tsit5"`` for an ODE; for an SDE ``"sosra"`` if its noise is additive,
         ``"heun"`` if it is a Stratonovich one, and in the Ito calculus ``"sosri"`` for diagonal or scalar noise,
-        ``"euler_maruyama"`` for general noise.
+        ``"euler_maruyama"`` for general noise; ``"baoab"`` for Langevin dynamics.
     dt : fixed steps: each output interval gets ceil(gap/dt) equal steps. With tolerances or a controller it is the
         first step.
     rtol, atol : adaptive steps. ODE default, without dt: 1e-5 and 1e-7; an SDE needs dt or one of them. If one is given
@@ -147,6 +147,7 @@ def solve(
     if events is not None:
         raise ValueError(message("events", repr(events), "None: events are not there yet"))
     spec, y = state_spec(y0, problem.batched)
+    problem.check_state(spec)
     system = System(problem, spec)
     if system.is_sde and spec.dtype.is_complex:
         raise TypeError(
@@ -218,7 +219,7 @@ def _check_control(control: PID, columns: NDArray[np.float64]) -> None:
 
 def _check_interpolation(method: Method, compile: bool) -> None:
     if not method.has_dense:
-        advice = "What lies between the steps of an SDE is for its path to say." if method.problem == "sde" else ""
+        advice = "What lies between the steps of an SDE is for its path to say." if method.problem != "ode" else ""
         raise ValueError(
             message(
                 "interpolate", f"True with method {method.name!r}", "True for ODE methods with dense output", advice

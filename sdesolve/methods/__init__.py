@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from sdesolve.errors import message
+from sdesolve.langevin import Langevin
 from sdesolve.methods.euler_maruyama import EULER_MARUYAMA
 from sdesolve.methods.explicit import EXPLICIT
+from sdesolve.methods.langevin import LANGEVIN
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.methods.milstein import MILSTEIN
 from sdesolve.methods.reversible import REVERSIBLE, Coupled
@@ -43,65 +45,71 @@ METHODS: dict[tuple[str, str], Method] = {
         MILSTEIN,
         *STOCHASTIC,
         *REVERSIBLE,
+        *LANGEVIN,
     )
 }
 
+#: kinds of problems, and how messages call them
+_KINDS = {"ode": "ODE", "sde": "SDE", "langevin": "ss.Langevin problem"}
+
 
 def table(problem: str | None = None) -> str:
-    """All methods, or those for ``"ode"`` or ``"sde"``, as a table in Markdown: calculus, noise, orders, whether steps
-    can adapt, evaluations of drift and diffusion a step, source.
+    """All methods, or those for ``"ode"``, ``"sde"`` or ``"langevin"``, as a table in Markdown: calculus, noise,
+    orders, whether steps can adapt, evaluations of drift and diffusion a step, source.
 
     >>> "sosri" in table("sde")
     True
     """
-    if problem not in (None, "ode", "sde"):
-        raise ValueError(message("problem", repr(problem), "'ode', 'sde' or None"))
+    if problem not in (None, *_KINDS):
+        raise ValueError(message("problem", repr(problem), f"{', '.join(map(repr, _KINDS))} or None"))
     return as_table([method for method in METHODS.values() if problem in (None, method.problem)])
 
 
 def names(problem: str) -> list[str]:
-    """Names of the methods for ``"ode"`` or ``"sde"``."""
+    """Names of the methods for ``"ode"``, ``"sde"`` or ``"langevin"``."""
     return [name for kind, name in METHODS if kind == problem]
 
 
 def choose(system: System, method: str | Method | None) -> Method:
     """The method object for what the user asked for, checked against what the problem is.
 
-    Default: ``tsit5`` for an ODE; ``sosra`` for an SDE with additive noise; otherwise ``heun`` for a Stratonovich SDE,
-    and for an Ito SDE ``sosri`` where the noise is diagonal or scalar, ``euler_maruyama`` where it is general.
+    Default: ``tsit5`` for an ODE; ``baoab`` for Langevin dynamics; ``sosra`` for another SDE with additive noise;
+    otherwise ``heun`` for a Stratonovich SDE, and for an Ito SDE ``sosri`` where the noise is diagonal or scalar,
+    ``euler_maruyama`` where it is general.
     """
-    kind = "sde" if system.is_sde else "ode"
+    kinds = _kinds(system)
     if method is None:
         method = _default(system)
+    able = ", ".join(name for kind in kinds for name in names(kind))
     if isinstance(method, str):
-        found = METHODS.get((kind, method))
-        if found is None:
-            other = METHODS.get(("ode" if kind == "sde" else "sde", method))
-            advice = f"{method!r} is for {other.problem.upper()}s." if other else ""
-            raise ValueError(
-                message("method", repr(method), f"one for an {kind.upper()}: {', '.join(names(kind))}", advice)
-            )
-        method = found
+        found = [METHODS[kind, method] for kind in kinds if (kind, method) in METHODS]
+        if not found:
+            others = [_KINDS[kind] for kind in _KINDS if (kind, method) in METHODS]
+            advice = f"{method!r} is for {others[0]}s." if others else ""
+            raise ValueError(message("method", repr(method), f"one for an {_KINDS[kinds[0]]}: {able}", advice))
+        method = found[0]
     elif not isinstance(method, Method):
-        raise TypeError(
-            message("method", type(method).__name__, f"a name ({', '.join(names(kind))}) or a method object")
-        )
-    if method.problem != kind:
-        raise ValueError(
-            message(
-                "method",
-                f"{method.name!r}, a method for {method.problem.upper()}s",
-                f"one for an {kind.upper()}",
-            )
-        )
-    if kind == "sde":
+        raise TypeError(message("method", type(method).__name__, f"a name ({able}) or a method object"))
+    if method.problem not in kinds:
+        got = f"{method.name!r}, a method for {_KINDS[method.problem]}s"
+        raise ValueError(message("method", got, f"one for an {_KINDS[kinds[0]]}"))
+    if method.problem == "sde":
         _check_noise(system, method)
     return method
+
+
+def _kinds(system: System) -> tuple[str, ...]:
+    """Of methods that could treat the problem, those that are made for it first."""
+    if isinstance(system.problem, Langevin):
+        return "langevin", "sde"
+    return ("sde",) if system.is_sde else ("ode",)
 
 
 def _default(system: System) -> str:
     if not system.is_sde:
         return "tsit5"
+    if isinstance(system.problem, Langevin):
+        return "baoab"
     if system.additive:
         return "sosra"
     if system.calculus == "stratonovich":

@@ -54,7 +54,7 @@ class Method:
     Class attributes
     ----------------
     name : as given to ``solve(method=)``.
-    problem : ``"ode"`` or ``"sde"``.
+    problem : ``"ode"``, ``"sde"`` or ``"langevin"``.
     order : convergence order for ODEs; the strong order for SDEs, for general noise.
     order_commutative, order_additive : strong order for commutative and for additive noise, where it is higher.
     weak_order, weak_order_additive : SDEs only; None: not known.

@@ -12,10 +12,10 @@ HEADER = ("method", "calculus", "noise", "strong order", "weak order", "adaptive
 def as_table(methods: Sequence[Method]) -> str:
     """A table in Markdown, a section for each kind of problem."""
     sections = []
-    for problem in ("ode", "sde"):
+    for problem in ("ode", "sde", "langevin"):
         rows = [_row(method) for method in methods if method.problem == problem]
-        columns = range(len(HEADER)) if problem == "sde" else (0, 3, 5, 6, 8)
-        title = {"ode": "ODE methods", "sde": "SDE methods"}[problem]
+        columns = (0, 3, 5, 6, 8) if problem == "ode" else range(len(HEADER))
+        title = {"ode": "ODE methods", "sde": "SDE methods", "langevin": "Methods for Langevin dynamics"}[problem]
         names = tuple("order" if name == "strong order" and problem == "ode" else name for name in HEADER)
         lines = [[row[i] for i in columns] for row in (names, tuple("---" for _ in HEADER), *rows)]
         if rows:
@@ -37,7 +37,7 @@ def _row(method: Method) -> tuple[str, ...]:
         _orders(method.weak_order, None, method.weak_order_additive, method.additive_only),
         "no" if method.error_order is None else "yes",
         cost + (" (first one kept)" if first else ""),
-        method.levy or "W" if method.problem == "sde" else "",
+        "" if method.problem == "ode" else method.levy or "W",
         method.source,
     )
 
