@@ -142,10 +142,10 @@ def _flows(gamma_h: Tensor) -> list[_Flow]:
 
 def _phi(z: Tensor) -> tuple[Tensor, Tensor]:
     """(exp(z) - 1) / z and (exp(z) - 1 - z) / z^2; by a series where these cancel."""
-    small = z.abs() < 0.5
+    small = z.abs() < 0.1
     near, far = torch.where(small, z, 0.0), torch.where(small, 1.0, z)
-    series = torch.full_like(near, 1 / math.factorial(16))
-    for k in range(15, 1, -1):
+    series = torch.full_like(near, 1 / math.factorial(10))
+    for k in range(9, 1, -1):
         series = series * near + 1 / math.factorial(k)
     change = torch.expm1(far)
     return torch.where(small, 1 + near * series, change / far), torch.where(small, series, (change - far) / (far * far))
