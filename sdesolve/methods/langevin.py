@@ -8,7 +8,7 @@ over a time h takes v to
     exp(-gamma h) v + sqrt(T (1 - exp(-2 gamma h))) xi,      xi standard normal.
 
 The force is evaluated through the drift at rest, which is (0, F(x)). All formulas hold for steps back in time (h < 0),
-along the path read backwards.
+along the path read backwards; steps of the splittings are then undone exactly.
 """
 
 from __future__ import annotations
@@ -160,12 +160,12 @@ def _halves(y: Tensor) -> tuple[Tensor, Tensor]:
 def _noise(part: Tensor | None, y: Tensor) -> Tensor:
     """What drives the velocities."""
     assert part is not None
-    return part.reshape(y.shape).chunk(2, -1)[1]
+    return _halves(part.reshape(y.shape))[1]
 
 
 def _force(system: System, t: Tensor, x: Tensor) -> Tensor:
-    """F(x)."""
-    return system.drift(t, torch.cat([x, torch.zeros_like(x)], -1)).chunk(2, -1)[1]
+    """F(x), in memory of its own, as what loops carry has to be."""
+    return _halves(system.drift(t, torch.cat([x, torch.zeros_like(x)], -1)))[1].contiguous()
 
 
 def _friction(system: System, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
