@@ -321,7 +321,7 @@ def test_a_langevin_method_is_refused_for_other_problems(name):
 
 
 def test_adaptive_steps_point_to_methods_that_have_an_error_estimate():
-    with pytest.raises(ValueError, match="no error estimate.*sra1"):
+    with pytest.raises(ValueError, match=r"no error estimate.*sra1"):
         ss.solve(double_well(), (torch.zeros(2, 1), torch.zeros(2, 1)), torch.tensor([0.0, 1.0]), rtol=1e-2)
 
 
