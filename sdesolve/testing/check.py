@@ -64,6 +64,7 @@ def check_problem(
     """
     problem = check_problem_type(problem)
     spec, y = state_spec(y0, problem.batched)
+    problem.check_state(spec)
     system = System(problem, spec)
     generator = torch.Generator().manual_seed(seed)
     small = torch.finfo(spec.dtype.to_real()).eps ** 0.75 if tolerance is None else tolerance

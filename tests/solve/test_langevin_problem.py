@@ -247,3 +247,10 @@ MISTAKES = {
 def test_mistakes_are_named(given, kind, text):
     with pytest.raises(kind, match=text):
         refused(**given)
+
+
+def test_check_problem_looks_at_the_state_too():
+    langevin = ss.Langevin(lambda x: (x * x).sum(-1), gamma=1.0)
+    ss.testing.check_problem(langevin, (X, X))
+    with pytest.raises(TypeError, match="y0: got a tensor"):
+        ss.testing.check_problem(langevin, X)
