@@ -34,9 +34,10 @@ class Langevin(SDE):
     Parameters
     ----------
     potential : ``U(x) -> (batch,)``, the energy of each trajectory; 0-d for ``batched=False`` and ``vectorize=True``.
-        Its gradient is taken by ``torch.func.grad``.
+        Its gradient is taken by ``torch.func.grad``, which ``compile=True`` takes in solves without gradients alone.
     force : ``F(x)``, of x's shape, instead of the potential. A subclass may define one of both as a method.
-    gamma : friction, a number > 0 or a tensor that broadcasts against x, per unit of time.
+    gamma : friction, a number > 0 or a tensor that broadcasts against x, per unit of time. (Tensors become buffers;
+        numbers are constants in compiled code.)
     temperature : T >= 0 in units of energy, a number or a tensor that broadcasts against x. Where it is 0 there is no
         noise, and gradients by it are 0.
     batched, vectorize, allow_training : see :class:`sdesolve.problem.Problem`; by default True, False, False.

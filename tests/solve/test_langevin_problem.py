@@ -6,6 +6,8 @@ from torch import nn
 
 import sdesolve as ss
 from sdesolve.methods import names
+from sdesolve.state import state_spec
+from sdesolve.system import System
 
 F64 = torch.float64
 OWN = names("langevin")
@@ -254,3 +256,9 @@ def test_check_problem_looks_at_the_state_too():
     ss.testing.check_problem(langevin, (X, X))
     with pytest.raises(TypeError, match="y0: got a tensor"):
         ss.testing.check_problem(langevin, X)
+
+
+def test_compiled_code_tells_problems_with_other_potentials_apart():
+    spec = state_spec((X, X), True)[0]
+    own = [System(ss.Langevin(f, gamma=1.0), spec).structure for f in (energy, energy, lambda x: x.sum(-1))]
+    assert own[0] == own[1] != own[2]
