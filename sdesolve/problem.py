@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sdesolve.errors import message
+from sdesolve.state import StateSpec
 
 NOISES = ("diagonal", "scalar", "general")
 CALCULI = ("ito", "stratonovich")
@@ -34,11 +35,16 @@ class Problem(nn.Module):
     vectorize : the functions are written for one trajectory (no batch dimension, t 0-d); torch.func.vmap does the rest.
         What differs between trajectories must then stand in the state.
     allow_training : accept modules in training mode that draw noise or move buffers (dropout, batch norm).
+
+    Class attributes
+    ----------------
+    kind : what the problem is, by the name of its class in ``sdesolve``.
+    given : names of what the user gives.
     """
 
-    #: what the problem is, by the name of its class in ``sdesolve``
     kind: str = ""
     commutative: bool = False
+    given: tuple[str, ...] = ()
 
     def __init__(self, *, batched: bool, vectorize: bool, allow_training: bool) -> None:
         super().__init__()
@@ -63,6 +69,9 @@ class Problem(nn.Module):
         else:
             setattr(self, name, function)
 
+    def check_state(self, spec: StateSpec) -> None:
+        """Raise for a start that the problem cannot have."""
+
 
 class ODE(Problem):
     """dy/dt = f(t, y).
@@ -83,6 +92,7 @@ class ODE(Problem):
     """
 
     kind = "ODE"
+    given = ("f",)
     f: Callable[[Tensor, Any], Any]
 
     def __init__(
@@ -125,6 +135,7 @@ class SDE(Problem):
     """
 
     kind = "SDE"
+    given: tuple[str, ...] = ("drift", "diffusion")
     drift: Callable[[Tensor, Any], Any]
     diffusion: Callable[[Tensor, Any], Any]
 

@@ -39,9 +39,7 @@ class System:
     @property
     def structure(self) -> Any:
         """What tells this system's functions from another's, for compiled code."""
-        problem = self.problem
-        names = ("drift", "diffusion") if self.is_sde else ("f",)
-        return (type(problem), *(_structure(getattr(problem, name)) for name in names))
+        return (type(self.problem), *(_structure(getattr(self.problem, name)) for name in self.problem.given))
 
     def resized(self, batch: int) -> System:
         """The same for another number of trajectories."""
