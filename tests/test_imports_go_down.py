@@ -37,7 +37,7 @@ FLOORS = [
         "sdesolve.event",
     },
     {"sdesolve.adjoint"},
-    {"sdesolve.solve", "sdesolve.request"},
+    {"sdesolve.solve", "sdesolve.request", "sdesolve.stiffness"},
     {"sdesolve.compat", "sdesolve.testing"},
     {"sdesolve.__init__", "sdesolve.__main__"},
     {"diffusion"},
