@@ -9,6 +9,7 @@ from sdesolve.adjoint import Backsolve, Checkpoint, Direct, Reversible
 from sdesolve.brownian import BrownianPath
 from sdesolve.errors import CompileError, SolveError, SolveInterrupted
 from sdesolve.problem import ODE, SDE, Problem, time_reversed
+from sdesolve.semilinear import Semilinear
 from sdesolve.solution import Solution, Stats, Status
 from sdesolve.solve import solve
 from sdesolve.state import batch_time
@@ -27,6 +28,7 @@ __all__ = [
     "Direct",
     "Problem",
     "Reversible",
+    "Semilinear",
     "Solution",
     "SolveError",
     "SolveInterrupted",

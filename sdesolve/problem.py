@@ -25,7 +25,14 @@ def _one_of(argument: str, got: object, accepted: tuple[str, ...]) -> None:
 
 
 class Problem(nn.Module):
-    """What ODE and SDE share.
+    """What all problems share.
+
+    Class attributes
+    ----------------
+    functions : what messages call the drift and, if there is one, the diffusion.
+    given : names of what the user gives.
+    noise : form of the noise; None: there is none.
+    additive, commutative, calculus : see :class:`SDE`; None without noise.
 
     Parameters
     ----------
@@ -34,6 +41,13 @@ class Problem(nn.Module):
         What differs between trajectories must then stand in the state.
     allow_training : accept modules in training mode that draw noise or move buffers (dropout, batch norm).
     """
+
+    functions: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    noise: str | None = None
+    additive: bool = False
+    commutative: bool = False
+    calculus: str | None = None
 
     def __init__(self, *, batched: bool, vectorize: bool, allow_training: bool) -> None:
         super().__init__()
@@ -77,6 +91,7 @@ class ODE(Problem):
     True
     """
 
+    functions = given = ("f",)
     f: Callable[[Tensor, Any], Any]
 
     def __init__(
@@ -118,6 +133,9 @@ class SDE(Problem):
     torch.Size([2, 4, 2])
     """
 
+    functions = given = ("drift", "diffusion")
+    noise: str
+    calculus: str
     drift: Callable[[Tensor, Any], Any]
     diffusion: Callable[[Tensor, Any], Any]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sdesolve.errors import message
 from sdesolve.methods.euler_maruyama import EULER_MARUYAMA
 from sdesolve.methods.explicit import EXPLICIT
+from sdesolve.methods.exponential import EXPONENTIAL
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.methods.milstein import MILSTEIN
 from sdesolve.methods.reversible import REVERSIBLE, Coupled
@@ -14,7 +15,7 @@ from sdesolve.methods.stratonovich_heun import STRATONOVICH_HEUN
 from sdesolve.methods.stratonovich_tableaus import STRATONOVICH
 from sdesolve.methods.table import as_table
 from sdesolve.methods.tamed_euler import TAMED_EULER
-from sdesolve.problem import SDE
+from sdesolve.semilinear import Semilinear
 from sdesolve.system import System
 
 __all__ = [
@@ -43,6 +44,7 @@ METHODS: dict[tuple[str, str], Method] = {
         MILSTEIN,
         *STOCHASTIC,
         *REVERSIBLE,
+        *EXPONENTIAL,
     )
 }
 
@@ -59,18 +61,21 @@ def table(problem: str | None = None) -> str:
     return as_table([method for method in METHODS.values() if problem in (None, method.problem)])
 
 
-def names(problem: str) -> list[str]:
-    """Names of the methods for ``"ode"`` or ``"sde"``."""
-    return [name for kind, name in METHODS if kind == problem]
+def names(problem: str, semilinear: bool = False) -> list[str]:
+    """Names of the methods for ``"ode"`` or ``"sde"``; with ``semilinear`` also those for Semilinear problems alone."""
+    found = [method for method in METHODS.values() if method.problem == problem]
+    return [method.name for method in found if semilinear or not method.semilinear_only]
 
 
 def choose(system: System, method: str | Method | None) -> Method:
     """The method object for what the user asked for, checked against what the problem is.
 
-    Default: ``tsit5`` for an ODE; ``sosra`` for an SDE with additive noise; otherwise ``heun`` for a Stratonovich SDE,
-    and for an Ito SDE ``sosri`` where the noise is diagonal or scalar, ``euler_maruyama`` where it is general.
+    Default: ``exponential_heun`` for a Semilinear problem; ``tsit5`` for an ODE; ``sosra`` for an SDE with additive
+    noise; otherwise ``heun`` for a Stratonovich SDE, and for an Ito SDE ``sosri`` where the noise is diagonal or
+    scalar, ``euler_maruyama`` where it is general.
     """
     kind = "sde" if system.is_sde else "ode"
+    able = names(kind, isinstance(system.problem, Semilinear))
     if method is None:
         method = _default(system)
     if isinstance(method, str):
@@ -78,14 +83,10 @@ def choose(system: System, method: str | Method | None) -> Method:
         if found is None:
             other = METHODS.get(("ode" if kind == "sde" else "sde", method))
             advice = f"{method!r} is for {other.problem.upper()}s." if other else ""
-            raise ValueError(
-                message("method", repr(method), f"one for an {kind.upper()}: {', '.join(names(kind))}", advice)
-            )
+            raise ValueError(message("method", repr(method), f"one for an {kind.upper()}: {', '.join(able)}", advice))
         method = found
     elif not isinstance(method, Method):
-        raise TypeError(
-            message("method", type(method).__name__, f"a name ({', '.join(names(kind))}) or a method object")
-        )
+        raise TypeError(message("method", type(method).__name__, f"a name ({', '.join(able)}) or a method object"))
     if method.problem != kind:
         raise ValueError(
             message(
@@ -94,12 +95,23 @@ def choose(system: System, method: str | Method | None) -> Method:
                 f"one for an {kind.upper()}",
             )
         )
+    if method.semilinear_only and not isinstance(system.problem, Semilinear):
+        raise ValueError(
+            message(
+                "method",
+                f"{method.name!r} for an ss.{type(system.problem).__name__}",
+                f"{method.name!r} with an ss.Semilinear problem, whose linear part is given apart",
+                f"Write ss.Semilinear(A, f, g), or take one of: {', '.join(able)}.",
+            )
+        )
     if kind == "sde":
         _check_noise(system, method)
     return method
 
 
 def _default(system: System) -> str:
+    if isinstance(system.problem, Semilinear):
+        return "exponential_heun"
     if not system.is_sde:
         return "tsit5"
     if system.additive:
@@ -111,8 +123,7 @@ def _default(system: System) -> str:
 
 def _commutes(system: System) -> bool:
     """Whether the noise is commutative by its form, or by what the problem says."""
-    sde = system.problem
-    return system.noise != "general" or system.additive or (isinstance(sde, SDE) and sde.commutative)
+    return system.noise != "general" or system.additive or system.problem.commutative
 
 
 def _able(system: System, calculus: bool) -> list[str]:
@@ -123,6 +134,7 @@ def _able(system: System, calculus: bool) -> list[str]:
         if method.problem == "sde"
         and system.noise in method.noise
         and (system.additive or not method.additive_only)
+        and (isinstance(system.problem, Semilinear) or not method.semilinear_only)
         and (_commutes(system) or not method.commutative_only)
         and (system.calculus in method.calculus or not calculus)
     ]

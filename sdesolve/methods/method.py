@@ -64,6 +64,7 @@ class Method:
     levy : what a step asks for besides W: None; ``"space-time"``, H; ``"space-time-time"``, H and K;
         ``"davie-foster"``, H and the areas between channels.
     additive_only : the diffusion must not depend on y.
+    semilinear_only : for :class:`sdesolve.Semilinear` problems alone.
     commutative_only : general noise must be commutative, or additive.
     error_drift_evaluations, error_diffusion_evaluations : more of them a step, when ``error`` is asked for.
     drift_evaluations, diffusion_evaluations : a step.
@@ -86,6 +87,7 @@ class Method:
     noise: tuple[str, ...] = ()
     levy: str | None = None
     additive_only: bool = False
+    semilinear_only: bool = False
     commutative_only: bool = False
     drift_evaluations: int
     diffusion_evaluations: int = 0

@@ -30,7 +30,7 @@ def _row(method: Method) -> tuple[str, ...]:
     first = method.first_evaluations and method.drift_evaluations
     cost = f"{method.drift_evaluations}" + (f" + {method.diffusion_evaluations}" if method.problem == "sde" else "")
     return (
-        method.name,
+        method.name + (" (Semilinear)" if method.semilinear_only else ""),
         ", ".join(method.calculus),
         noise,
         _orders(method.order, method.order_commutative, method.order_additive, method.additive_only),

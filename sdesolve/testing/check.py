@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdesolve.coupling import refuse_coupled, same
 from sdesolve.errors import FunctionError
-from sdesolve.problem import ODE, SDE
+from sdesolve.problem import Problem
 from sdesolve.request import check_problem_type
 from sdesolve.state import StateSpec, state_spec
 from sdesolve.system import System
@@ -21,14 +21,14 @@ MOST_PAIRS, DIRECTIONS = 32, 8
 
 
 def check_problem(
-    problem: ODE | SDE,
+    problem: Problem,
     y0: Any,
     t: float | Sequence[float] = (0.0, 1.0),
     *,
     tolerance: float | None = None,
     seed: int = 0,
 ) -> None:
-    """Check an ODE or SDE at ``y0`` and at states near it, at the times ``t``.
+    """Check a problem at ``y0`` and at states near it, at the times ``t``.
 
     - The functions return finite numbers of the right shape and dtype, leave their arguments alone, give the same
       values when asked again, and do not let trajectories read each other.
@@ -42,7 +42,7 @@ def check_problem(
 
     Parameters
     ----------
-    problem : an :class:`ODE` or :class:`SDE`.
+    problem : an :class:`ODE`, :class:`SDE` or :class:`Semilinear`.
     y0 : a state, as for ``solve``.
     t : times to look at.
     tolerance : derivatives below it, relative to the largest, are 0. Default: the rounding unit of y0's dtype, to the
@@ -87,7 +87,7 @@ def _check_functions(system: System, t: Tensor, y: Tensor) -> None:
     spec = system.spec
     functions: list[tuple[str, Callable[[Tensor], Tensor]]] = [(system.names[0], lambda y: system.drift(t, y))]
     if system.is_sde:
-        functions.append(("diffusion", lambda y: system.diffusion_in_full(t, y)))
+        functions.append((system.names[1], lambda y: system.diffusion_in_full(t, y)))
     for name, function in functions:
         with torch.no_grad():
             value, again = function(y), function(y)
@@ -107,7 +107,6 @@ def _check_functions(system: System, t: Tensor, y: Tensor) -> None:
 
 def _check_promises(system: System, t: Tensor, y: Tensor, small: float, generator: torch.Generator) -> None:
     sde, spec = system.problem, system.spec
-    assert isinstance(sde, SDE)
     g = lambda state: system.diffusion_in_full(t, state).clone()
     with torch.no_grad():
         value = g(y)
