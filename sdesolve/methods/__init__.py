@@ -6,8 +6,9 @@ from sdesolve.errors import message
 from sdesolve.methods.euler_maruyama import EULER_MARUYAMA
 from sdesolve.methods.explicit import EXPLICIT
 from sdesolve.methods.exponential import EXPONENTIAL
+from sdesolve.methods.log_ode import LOG_ODE
 from sdesolve.methods.method import Increments, Method, State, Step
-from sdesolve.methods.milstein import MILSTEIN
+from sdesolve.methods.milstein import DERIVATIVE_FREE_MILSTEIN, MILSTEIN, Milstein
 from sdesolve.methods.reversible import REVERSIBLE, Coupled
 from sdesolve.methods.runge_kutta import RungeKutta, Tableau
 from sdesolve.methods.stochastic_tableaus import STOCHASTIC
@@ -23,6 +24,7 @@ __all__ = [
     "Coupled",
     "Increments",
     "Method",
+    "Milstein",
     "RungeKutta",
     "State",
     "Step",
@@ -39,10 +41,12 @@ METHODS: dict[tuple[str, str], Method] = {
         *EXPLICIT,
         EULER_MARUYAMA,
         TAMED_EULER,
+        MILSTEIN,
+        DERIVATIVE_FREE_MILSTEIN,
+        *STOCHASTIC,
         STRATONOVICH_HEUN,
         *STRATONOVICH,
-        MILSTEIN,
-        *STOCHASTIC,
+        LOG_ODE,
         *REVERSIBLE,
         *EXPONENTIAL,
     )

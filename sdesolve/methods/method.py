@@ -116,7 +116,7 @@ class Method:
         return self.drift_evaluations + more
 
     def strong_order_for(self, structure: str) -> float:
-        """Strong order for noise that is ``"general"``, ``"commutative"`` or ``"additive"``; additive noise commutes."""
+        """Strong order for noise that is ``"general"``, ``"commutative"`` or ``"additive"``, which commutes too."""
         found = _for(structure, self.order, self.order_commutative, self.order_additive)
         assert found is not None
         return found

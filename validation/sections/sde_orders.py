@@ -38,14 +38,9 @@ leaves in the moments of a step hold second and higher derivatives of g. `sde_no
 
 def expected_order(sense: str, structure: str, method: Method) -> float:
     """What theory says: `sense` strong or weak, `structure` general, commutative or additive."""
-    basic = method.order if sense == "strong" else method.weak_order
-    assert basic is not None
-    special = {
-        ("strong", "commutative"): method.order_commutative,
-        ("strong", "additive"): method.order_additive,
-        ("weak", "additive"): method.weak_order_additive,
-    }.get((sense, structure))
-    return basic if special is None else special
+    found = method.strong_order_for(structure) if sense == "strong" else method.weak_order_for(structure)
+    assert found is not None
+    return found
 
 
 def claims(method: Method, noise: str, structure: str) -> bool:
