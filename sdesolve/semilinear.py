@@ -30,8 +30,8 @@ class Semilinear(Problem):
     Parameters
     ----------
     A : rate, in 1 / time: a number, a tensor or a function ``A(t)``, that broadcasts against y; for a pytree y0 also a
-        pytree of its structure. ``t`` is 0-d when all trajectories share a clock, else ``(batch, 1, ..., 1)`` with y's
-        rank (that of the leaf for pytree states).
+        pytree of its structure. ``t`` is 0-d when all trajectories share a clock, and for pytrees; else
+        ``(batch, 1, ..., 1)`` with y's rank.
     f : ``f(t, y)`` with y's shape, the rest of the drift, as for :class:`ODE`. Default None: 0.
     g : size of the noise, one Brownian motion an element; like A. Default None: there is no noise.
     integral : an antiderivative of A, ``t -> int_0^t A`` or one that differs from it by a constant, of A's shape.
@@ -110,33 +110,32 @@ class Semilinear(Problem):
     def coefficient(self, name: str, t: Tensor, spec: StateSpec) -> Tensor:
         """A, g or the integral at a time, in the form in which the solver holds the state, against which it broadcasts.
         t : 0-d or (batch, 1, ..., 1)."""
-        given = getattr(self, name)
         shapes = spec.leaves if spec.tree is not None else (spec.shape,)
-        if callable(given):
-            # one time a trajectory has the rank of the leaf that it meets
-            found = {rank: self._at(name, given, t, rank, spec) for rank in {len(shape) for shape in shapes}}
-        else:
-            found = {len(shape): given for shape in shapes}
-        parts = [_checked(name, _leaf(name, found[len(shape)], i, spec), shape, spec) for i, shape in enumerate(shapes)]
+        found = self._by_leaf(name, t, [len(shape) for shape in shapes], spec)
+        parts = [_checked(name, x, shape, spec) for x, shape in zip(found, shapes, strict=True)]
         if spec.tree is None:
             return parts[0]
         return spec.ravel([part.expand(shape) for part, shape in zip(parts, shapes, strict=True)])
 
-    def _at(self, name: str, function: Callable[[Tensor], Any], t: Tensor, rank: int, spec: StateSpec) -> Any:
-        """The function's value, at times of a rank."""
-        if t.ndim == 0:
-            return _called(name, function, t)
-        if not self.vectorize:
-            return _called(name, function, t.reshape(-1, *(1,) * (rank - 1)))
+    def _by_leaf(self, name: str, t: Tensor, ranks: list[int], spec: StateSpec) -> list[Any]:
+        """What belongs to each leaf of the state; one time a trajectory is handed on as it is to functions of the whole
+        batch, for which a plain state says how it broadcasts."""
+        given = getattr(self, name)
+        if not callable(given):
+            return [_leaf(name, given, i, spec) for i in range(len(ranks))]
+        if t.ndim == 0 or (spec.tree is None and not self.vectorize):
+            value = _called(name, given, t)
+            return [_leaf(name, value, i, spec) for i in range(len(ranks))]
 
-        def single(time: Tensor) -> Any:
-            leaves, tree = pytree.tree_flatten(_called(name, function, time))
-            leaves = [_tensor(name, leaf, spec) for leaf in leaves]
+        def single(time: Tensor) -> list[Tensor]:
+            value = _called(name, given, time)
+            leaves = [_tensor(name, _leaf(name, value, i, spec), spec) for i in range(len(ranks))]
             # all dimensions of a trajectory, so that the batch will stand where y has it
-            wide = [leaf.reshape((1,) * max(rank - 1 - leaf.ndim, 0) + leaf.shape) for leaf in leaves]
-            return pytree.tree_unflatten(wide, tree)
+            missing = [max(rank - 1 - leaf.ndim, 0) for leaf, rank in zip(leaves, ranks, strict=True)]
+            return [leaf.reshape((1,) * k + leaf.shape) for leaf, k in zip(leaves, missing, strict=True)]
 
-        return torch.func.vmap(single)(t.reshape(-1))
+        found: list[Any] = torch.func.vmap(single)(t.reshape(-1))
+        return found
 
 
 def _called(name: str, function: Callable[[Tensor], Any], t: Tensor) -> Any:
