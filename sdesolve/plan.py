@@ -100,7 +100,7 @@ class Plan(Protocol):
 @dataclass
 class FixedPlan:
     """A table of fixed steps. ts : (T, 1) or (T, batch), in float64. compile_chunk : makes the compiled chunk, or None.
-    moves : see :class:`sdesolve.fixed.FixedLoop`.
+    moves : see :class:`sdesolve.fixed.FixedLoop`. channels : Brownian motions of a trajectory.
 
     isolate : the result is used when a trajectory fails: if gradients are wanted, run again with that one following
     another, so that its NaN reaches no gradient. Otherwise the failure is reported: run again to find its time.
@@ -116,6 +116,7 @@ class FixedPlan:
     compile_chunk: Callable[..., Any] | None = None
     recorder: Recorder | None = None
     moves: Tensor | None = None
+    channels: int = 0
 
     def run(self, y0: Tensor, report: Report | None = None) -> Result:
         loop = FixedLoop(
@@ -185,7 +186,7 @@ class FixedPlan:
             taken.expand(spec.batch),
             torch.zeros_like(taken).expand(spec.batch),
             (taken * method.evaluations(dense=self.dense) + method.first_evaluations).expand(spec.batch),
-            (taken * method.diffusion_evaluations).expand(spec.batch),
+            (taken * method.evaluations_of_diffusion(self.system, self.channels)).expand(spec.batch),
             reached,
             self._dense(run) if self.dense and not interrupted else None,
         )
@@ -233,7 +234,7 @@ class AdaptivePlan:
     """A controller of step sizes. ts : (T, 1) or (T, batch), in float64; shared : one clock for the whole batch.
 
     first : the first step size, None to choose it. probe : look once whether trajectories read each other. noise : of
-    an SDE, whose times then are ticks of its path.
+    an SDE, whose times then are ticks of its path. channels : Brownian motions of a trajectory.
     """
 
     system: System
@@ -251,6 +252,7 @@ class AdaptivePlan:
     compile_chunk: Callable[..., Any] | None = None
     noise: PathNoise | None = None
     recorder: Recorder | None = None
+    channels: int = 0
 
     def __post_init__(self) -> None:
         self.control = self.control.fitted("sde" if self.system.is_sde else "ode")
@@ -359,7 +361,7 @@ class AdaptivePlan:
             accepted,
             rejected,
             (accepted + rejected) * method.evaluations(dense=loop.dense, error=True) + extra[0],
-            (accepted + rejected) * (method.diffusion_evaluations + method.error_diffusion_evaluations) + extra[1],
+            (accepted + rejected) * method.evaluations_of_diffusion(self.system, self.channels, error=True) + extra[1],
             reached,
             self._dense(loop, records) if records else None,
         )

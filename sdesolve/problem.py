@@ -42,6 +42,8 @@ class Problem(nn.Module):
     allow_training : accept modules in training mode that draw noise or move buffers (dropout, batch norm).
     """
 
+    #: what the problem is, by the name of its class in ``sdesolve``
+    kind: str = ""
     functions: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
     noise: str | None = None
@@ -91,6 +93,7 @@ class ODE(Problem):
     True
     """
 
+    kind = "ODE"
     functions = given = ("f",)
     f: Callable[[Tensor, Any], Any]
 
@@ -133,6 +136,7 @@ class SDE(Problem):
     torch.Size([2, 4, 2])
     """
 
+    kind = "SDE"
     functions = given = ("drift", "diffusion")
     noise: str
     calculus: str

@@ -56,6 +56,7 @@ class Semilinear(Problem):
     True
     """
 
+    kind = "Semilinear"
     functions = ("f", "g")
     given = ("A", "f", "g", "integral")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from sdesolve.capture import captured, refuse_training
 from sdesolve.compiled import compile_adaptive, compile_fixed
 from sdesolve.errors import CompileError, SolveError, SolveInterrupted, message
 from sdesolve.lattice_clock import PathNoise
-from sdesolve.methods.method import Method
+from sdesolve.methods import METHODS, Method, default
+from sdesolve.methods.method import plain_eager
 from sdesolve.plan import AdaptivePlan, FixedPlan, Interrupted, Result
 from sdesolve.problem import Problem
 from sdesolve.progress import Report, reporting
@@ -38,6 +40,7 @@ from sdesolve.request import (
 from sdesolve.solution import Solution, Stats, Status
 from sdesolve.state import StateSpec, state_spec
 from sdesolve.step_size import PID, step_table
+from sdesolve.stiffness import EVALUATIONS, is_stiff
 from sdesolve.system import System
 
 
@@ -154,8 +157,9 @@ def solve(
         )
     times, columns, eps = read_times(ts, spec)
     moves = read_moves(times, spec, system)
+    step = read_step(dt)
     chosen = backwards.method(system, method)
-    control = read_control(system, chosen, read_step(dt), rtol, atol, controller)
+    control = read_control(system, chosen, step, rtol, atol, controller)
     check_direction(system, columns[-1, 0] < columns[0, 0])
     check_brownian(system, brownian, seed, paths)
     ids = read_paths(paths, spec) if brownian is None else brownian.paths
@@ -168,9 +172,12 @@ def solve(
         refuse_training(found.modules)
 
     plan: FixedPlan | AdaptivePlan
+    probes = 0
     if control is None:
-        assert dt is not None
-        plan = _fixed_plan(system, chosen, y, columns, eps, read_step(dt), number, ids, brownian, limit, dense)
+        assert step is not None
+        if method is None and not backwards.own_default:
+            chosen, probes = _for_steps(system, chosen, y, columns, step)
+        plan = _fixed_plan(system, chosen, y, columns, eps, step, number, ids, brownian, limit, dense)
         plan.isolate = on_failure == "return"
     else:
         if torch._C._functorch.is_batchedtensor(y):
@@ -184,9 +191,10 @@ def solve(
         if control.interpolate:
             _check_interpolation(chosen, compile)
         control = fitted_control(control, spec)
-        plan = AdaptivePlan(system, chosen, control, columns, shared, read_step(dt), limit, dense)
+        plan = AdaptivePlan(system, chosen, control, columns, shared, step, limit, dense)
         if system.is_sde:
             plan.noise = _path_noise(system, chosen, y, columns, eps, number, ids, brownian, limit)
+            plan.channels = math.prod(plan.noise.window.shape)
     if compile:
         plan.compile_chunk = compile_fixed if isinstance(plan, FixedPlan) else compile_adaptive
     if dense and not isinstance(backwards, Direct):
@@ -198,7 +206,7 @@ def solve(
     way = backwards.run(plan, found)
     if moves is not None and not exact:
         way = MovingTimes(plan, way, moves)
-    return _finish(way, y, spec, times, ids, number, chosen, progress, on_failure)
+    return _finish(way, y, spec, times, ids, number, chosen, probes, progress, on_failure)
 
 
 def _move(plan: FixedPlan, moves: Tensor) -> None:
@@ -256,21 +264,38 @@ def _fixed_plan(
             )
         )
     noise: OwnSteps | PathSteps | None = None
+    shape: tuple[int, ...] = ()
+    levy = method.levy_for(system)
     if system.is_sde:
         shape = _noise_shape(system, y, columns)
         if brownian is None:
             assert seed is not None
-            noise = OwnSteps(seed, ids, shape, table, dt, spec.dtype, method.levy)
+            noise = OwnSteps(seed, ids, shape, table, dt, spec.dtype, levy)
         else:
-            noise = PathSteps(_check_path(brownian, spec, shape), table, eps, method.levy)
-    return FixedPlan(system, method, table, columns, noise, dense)
+            noise = PathSteps(_check_path(brownian, spec, shape), table, eps, levy)
+    return FixedPlan(system, method, table, columns, noise, dense, channels=math.prod(shape))
+
+
+def _start(system: System, columns: NDArray[np.float64]) -> Tensor:
+    """The first time as functions see it."""
+    start = torch.as_tensor(columns[0], dtype=system.spec.time_dtype, device=system.spec.device)
+    return start[0] if columns.shape[1] == 1 else system.spec.expand(start)
+
+
+def _for_steps(
+    system: System, method: Method, y: Tensor, columns: NDArray[np.float64], dt: float
+) -> tuple[Method, int]:
+    """The default method, or an implicit one where steps dt are too long for it; and the evaluations of the drift that
+    it took to know."""
+    other = METHODS["sde", default(system, stiff=True)] if system.is_sde else method
+    if other is method or not plain_eager():
+        return method, 0
+    return (other if is_stiff(system, _start(system, columns), y, dt) else method), EVALUATIONS
 
 
 def _noise_shape(system: System, y: Tensor, columns: NDArray[np.float64]) -> tuple[int, ...]:
     """Shape of a trajectory's Brownian motion."""
-    spec = system.spec
-    start = torch.as_tensor(columns[0], dtype=spec.time_dtype, device=spec.device)
-    return system.noise_shape(start[0] if columns.shape[1] == 1 else spec.expand(start), y)
+    return system.noise_shape(_start(system, columns), y)
 
 
 def _path_noise(
@@ -285,11 +310,11 @@ def _path_noise(
     limit: int,
 ) -> PathNoise:
     """The path that adaptive steps follow: the given one, or that of the seed."""
-    spec, shape = system.spec, _noise_shape(system, y, columns)
+    spec, shape, levy = system.spec, _noise_shape(system, y, columns), method.levy_for(system)
     low, high = columns.min(0), columns.max(0)
     if brownian is not None:
         path = _check_path(brownian, spec, shape)
-        window = path.window(method.levy, (float(low.min()), float(high.max())))
+        window = path.window(levy, (float(low.min()), float(high.max())))
         needed = float((high - low).max()) / path.cell
         if needed > limit:
             got = f"cells of {path.cell}, of which adaptive steps need at least {needed:.3g} with max_steps = {limit}"
@@ -298,9 +323,9 @@ def _path_noise(
         return PathNoise(window, lambda times: path.ticks(times, eps))
     assert seed is not None
     if columns.shape[1] == 1:
-        own = window_of_seed(seed, ids, shape, (float(low[0]), float(high[0])), spec.dtype, method.levy)
+        own = window_of_seed(seed, ids, shape, (float(low[0]), float(high[0])), spec.dtype, levy)
         return PathNoise(own, lambda times: np.rint(times / own.tick).astype(np.int64))
-    each = windows_of_seed(seed, ids, shape, low.tolist(), high.tolist(), spec.dtype, method.levy)
+    each = windows_of_seed(seed, ids, shape, low.tolist(), high.tolist(), spec.dtype, levy)
     return PathNoise(each, lambda times: np.rint(times / each.tick.cpu().numpy()).astype(np.int64))
 
 
@@ -325,10 +350,11 @@ def _finish(
     ids: Tensor,
     seed: int | None,
     method: Method,
+    probes: int,
     progress: bool | Report,
     on_failure: str,
 ) -> Solution:
-    """Run, and tell how it ended."""
+    """Run, and tell how it ended. probes : evaluations of the drift that chose the method."""
 
     def solution(result: Result) -> Solution:
         stats = Stats(
@@ -336,7 +362,7 @@ def _finish(
             result.accepted + result.rejected,
             result.accepted,
             result.rejected,
-            result.drift_evaluations,
+            result.drift_evaluations + probes,
             result.diffusion_evaluations,
         )
         ys = spec.unravel(result.ys, lead=1)

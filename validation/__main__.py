@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -31,8 +32,19 @@ def parser(sections: Mapping[str, Section]) -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("out/validation"), metavar="DIR", help="default %(default)s"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all random numbers; default %(default)s")
+    parser.add_argument(
+        "--jobs", type=count, default=min(4, os.cpu_count() or 1), metavar="N", help="processes; default %(default)s"
+    )
     parser.add_argument("--list", action="store_true", help="list the sections and stop")
     return parser
+
+
+def count(text: str) -> int:
+    """A positive number of processes."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"got {value}; accepted is a positive integer")
+    return value
 
 
 def chosen(only: str | None, sections: Mapping[str, Section]) -> list[Section]:
@@ -64,7 +76,7 @@ def main(arguments: Sequence[str] | None = None, sections: Mapping[str, Section]
     torch.set_num_threads(1)
     start = time.perf_counter()
     with terminal() as shown:
-        run = run_sections(picked, Settings(options.quick, options.seed), shown.check, shown.case)
+        run = run_sections(picked, Settings(options.quick, options.seed), shown.check, shown.case, options.jobs)
     seconds = time.perf_counter() - start
     written = write_reports(run, seconds, options.output)
     print_summary(run, seconds, [str(path) for path in written])

@@ -7,6 +7,9 @@ Where drift and diffusion are affine in x, one step of a method maps the first t
 C_n is read off the code of the method itself. Its step is run from points that determine a quadratic polynomial,
 with increments at the nodes of a Gauss-Hermite rule, whose weights turn products of increments into exact
 expectations. Weak errors then come without sampling noise, to rounding.
+
+Areas between channels are made of normals as a path makes them. Given W and H they are of even powers in a root of a
+polynomial, and linear in a normal of their own, so expectations of polynomials are exact for them too.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import sdesolve as ss
+from sdesolve.brownian.levy import Increment, davie_foster, pairs
 from sdesolve.methods import Increments, Method, State
 from sdesolve.state import state_spec
 from sdesolve.system import System
@@ -62,6 +66,17 @@ def gauss_hermite(channels: int, order: int) -> tuple[Array, Array]:
     return nodes, weights
 
 
+def increments(h: Tensor, normals: Tensor, channels: int, levy: str | None) -> Increment:
+    """W, H and areas over a step of length h from standard normals (n, ...): of the channels, then of their H, then of
+    their pairs. The laws are symmetric, so the sign of h does not matter."""
+    w, H, own = normals.tensor_split([channels, 2 * channels], 1)
+    h = h.abs()
+    w, H = h.sqrt() * w, (AREA_VARIANCE * h).sqrt() * H
+    if levy is None:
+        return Increment(w)
+    return Increment(w, H, None, davie_foster(w, H, h, own) if levy == "davie-foster" else None)
+
+
 class MomentRecursion:
     """C_n for the steps of a method on a linear SDE with states (batch, dims) and `channels` Brownian motions.
 
@@ -70,23 +85,21 @@ class MomentRecursion:
     """
 
     def __init__(self, sde: ss.SDE, method: Method, dims: int, channels: int, order: int = 6) -> None:
-        self.method, self.dims = method, dims
-        wide = channels * (2 if method.levy == "space-time" else 1)
+        self.method, self.dims, self.channels = method, dims, channels
+        start = torch.from_numpy(points(dims))
+        self.levy = method.levy_for(System(sde, state_spec(start, True)[0]))
+        wide = {None: channels, "space-time": 2 * channels, "davie-foster": 2 * channels + pairs(channels)}[self.levy]
         nodes, self.weights = gauss_hermite(wide, order)
-        start = points(dims)
-        self.x = torch.from_numpy(np.repeat(start, len(nodes), 0))
+        self.x = start.repeat_interleave(len(nodes), 0)
         self.normals = torch.from_numpy(np.tile(nodes, (len(start), 1)))
-        self.channels = channels
         self.system = System(sde, state_spec(self.x, True)[0])
 
     def step(self, t0: float, t1: float) -> Array:
         """C of the step from t0 to t1."""
         start, end = (torch.tensor(t, dtype=torch.float64) for t in (t0, t1))
         h = end - start
-        w = h.sign() * h.abs().sqrt() * self.normals
-        area = AREA_VARIANCE**0.5 * w[:, self.channels :] if self.method.levy == "space-time" else None
         state = State(self.x, self.method.init(self.system, start, self.x))
-        inc = Increments(start, end, h, w[:, : self.channels], area)
+        inc = Increments(start, end, h, *increments(h, self.normals, self.channels, self.levy))
         y: Tensor = self.method.step(self.system, state, inc).state.y
         values = monomials(y.numpy()).reshape(len(points(self.dims)), len(self.weights), -1)
         return coefficients(np.einsum("pqm,q->pm", values, self.weights), self.dims)

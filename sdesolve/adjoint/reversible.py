@@ -53,6 +53,7 @@ class Reversible(Way):
     coupling: float = 0.999
     name = "reversible"
     doubles = False
+    own_default = True
 
     def __post_init__(self) -> None:
         check_coupling(self.coupling)

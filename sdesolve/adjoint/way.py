@@ -25,6 +25,8 @@ class Way:
     #: whether the solve by fixed steps is differentiated as it is: otherwise gradients by the output times are those of
     #: the equation
     exact_times = False
+    #: whether `method` has a default of its own
+    own_default = False
 
     def method(self, system: System, method: str | Method | None) -> Method:
         """The method that is solved with, for what the user asked for."""

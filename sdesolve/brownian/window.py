@@ -282,7 +282,7 @@ class Windows:
     """Windows of some of the trajectories each, side by side. tick and depth are (batch,) here."""
 
     def __init__(self, parts: list[tuple[Tensor, Window]]) -> None:
-        self.parts = parts
+        self.parts, self.shape = parts, parts[0][1].shape
         order = torch.cat([lanes for lanes, _ in parts])
         self.place = torch.argsort(order)
         of = lambda values, dtype: torch.tensor(values, dtype=dtype, device=order.device).repeat_interleave(

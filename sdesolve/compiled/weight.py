@@ -51,9 +51,9 @@ def is_light(system: System, method: Method, t: Tensor, y: Tensor) -> bool:
         with torch.no_grad(), _Count() as drift:
             system.drift(t, y)
         with torch.no_grad(), _Count() as diffusion:
-            if system.is_sde:
-                system.diffusion(t, y)
-        weights = method.drift_evaluations * drift.elementwise + method.diffusion_evaluations * diffusion.elementwise
+            g = system.diffusion(t, y) if system.is_sde else y
+        diffusions = method.evaluations_of_diffusion(system, g.shape[-1] if system.noise == "general" else 1)
+        weights = method.drift_evaluations * drift.elementwise + diffusions * diffusion.elementwise
         return weights <= LIGHT and not drift.other and not diffusion.other
 
     return fact(("light", system.structure, method, system.spec.per_trajectory, system.spec.dtype), look)

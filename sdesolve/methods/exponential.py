@@ -133,13 +133,13 @@ def _noise(
 
 
 class ExponentialEuler(Method):
-    """Order 1; strong order 1, as N and the noise of the equation differ along a path by their part that is independent
-    of W, and weak order 1. A step has the right law if f = 0. A and g are read at t1 if they are constant, else at four
-    times a step, which `diffusion_evaluations` counts; evaluations of the drift are those of f.
+    """Order 1; strong order 1, as N and the noise of the equation differ along a path by what of the latter is
+    independent of W, and weak order 1. A step has the right law if f = 0. Evaluations of the drift are those of f; of
+    the diffusion, those of g, four a step, if it is a function.
     """
 
     name, order = "exponential_euler", 1.0
-    semilinear_only = True
+    made_for = "Semilinear"
     drift_evaluations = 1
     source = "Certaine 1960; Hochbruck & Ostermann 2010, (2.4); Jentzen & Kloeden 2009; Lord & Tambue 2013"
 
@@ -149,6 +149,10 @@ class ExponentialEuler(Method):
             self.order_additive, self.weak_order = 1.0, 1.0
             self.calculus, self.noise, self.additive_only = ("ito", "stratonovich"), ("diagonal",), True
             self.diffusion_evaluations = len(NODES)
+
+    def evaluations_of_diffusion(self, system: System, channels: int, *, error: bool = False) -> int:
+        problem = system.problem
+        return self.diffusion_evaluations if isinstance(problem, Semilinear) and not problem.constant("g") else 0
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
         return Step(State(_predicted(system, state.y, inc, flow(system, inc), _rest(system, inc.t0, state.y))))

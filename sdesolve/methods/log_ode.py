@@ -33,7 +33,7 @@ class LogODE(Method):
     name, problem = "log_ode", "sde"
     order, weak_order, weak_order_additive, error_order = 1.0, 1.0, 2.0, 1.0
     calculus, noise, levy = ("stratonovich",), ("general",), "davie-foster"
-    drift_evaluations, diffusion_evaluations = 2, 2
+    drift_evaluations, diffusion_evaluations, general_diffusion_evaluations = 2, 3, (2, 1)
     source = "Foster 2020, thesis, section 3; Davie 2014, arXiv:1404.6401; Gaines & Lyons 1997, SIAM J. Appl. Math. 57"
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:

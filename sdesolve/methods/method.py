@@ -33,6 +33,10 @@ class Increments(NamedTuple):
     K: Tensor | None = None
     area: Tensor | None = None
 
+    def at(self, c: float) -> Tensor:
+        """t0 + c h, between t0 and t1 as rounded, which h is not: nothing is evaluated past the last output time."""
+        return self.t1 if c == 1 else self.t0 if c == 0 else self.t0 + c * (self.t1 - self.t0)
+
 
 class Step(NamedTuple):
     """What a step gives.
@@ -55,6 +59,7 @@ class Method:
     ----------------
     name : as given to ``solve(method=)``.
     problem : ``"ode"`` or ``"sde"``.
+    made_for : ``"Langevin"`` or ``"Semilinear"``: for these problems alone. None: for any.
     order : convergence order for ODEs; the strong order for SDEs, for general noise.
     order_commutative, order_additive : strong order for commutative and for additive noise, where it is higher.
     weak_order, weak_order_commutative, weak_order_additive : the same for the weak order; None: not known.
@@ -63,11 +68,13 @@ class Method:
     calculus, noise : what an SDE method solves.
     levy : what a step asks for besides W: None; ``"space-time"``, H; ``"space-time-time"``, H and K;
         ``"davie-foster"``, H and the areas between channels.
+    levy_mixed_only : only general noise that is not additive asks for it. `levy_for` says what a problem does.
     additive_only : the diffusion must not depend on y.
-    semilinear_only : for :class:`sdesolve.Semilinear` problems alone.
     commutative_only : general noise must be commutative, or additive.
     error_drift_evaluations, error_diffusion_evaluations : more of them a step, when ``error`` is asked for.
     drift_evaluations, diffusion_evaluations : a step.
+    general_diffusion_evaluations : where they are not the same for general noise of m > 1 Brownian motions, (p, q) for
+        p + q m. additive_diffusion_evaluations : where they are not the same for additive noise.
     first_evaluations : drift evaluations of ``init``, once a solve.
     dense_evaluations : more drift evaluations a step, when ``dense`` is asked for.
     has_dense : whether ``dense`` can be given.
@@ -76,6 +83,7 @@ class Method:
 
     name: str
     problem: str
+    made_for: str | None = None
     order: float
     order_commutative: float | None = None
     order_additive: float | None = None
@@ -86,11 +94,13 @@ class Method:
     calculus: tuple[str, ...] = ()
     noise: tuple[str, ...] = ()
     levy: str | None = None
+    levy_mixed_only: bool = False
     additive_only: bool = False
-    semilinear_only: bool = False
     commutative_only: bool = False
     drift_evaluations: int
     diffusion_evaluations: int = 0
+    general_diffusion_evaluations: tuple[int, int] | None = None
+    additive_diffusion_evaluations: int | None = None
     error_drift_evaluations: int = 0
     error_diffusion_evaluations: int = 0
     first_evaluations: int = 0
@@ -114,6 +124,21 @@ class Method:
         """Of the drift, a step."""
         more = (self.dense_evaluations if dense else 0) + (self.error_drift_evaluations if error else 0)
         return self.drift_evaluations + more
+
+    def evaluations_of_diffusion(self, system: System, channels: int, *, error: bool = False) -> int:
+        """Evaluations of the diffusion, a step, with this many Brownian motions a trajectory."""
+        count = self.diffusion_evaluations
+        if system.additive and self.additive_diffusion_evaluations is not None:
+            count = self.additive_diffusion_evaluations
+        elif system.noise == "general" and channels > 1 and self.general_diffusion_evaluations is not None:
+            fixed, each = self.general_diffusion_evaluations
+            count = fixed + each * channels
+        return count + (self.error_diffusion_evaluations if error else 0)
+
+    def levy_for(self, system: System) -> str | None:
+        """What a step of this system asks for besides W."""
+        mixed = system.noise == "general" and not system.additive
+        return self.levy if mixed or not self.levy_mixed_only else None
 
     def strong_order_for(self, structure: str) -> float:
         """Strong order for noise that is ``"general"``, ``"commutative"`` or ``"additive"``, which commutes too."""

@@ -43,6 +43,7 @@ class Milstein(Method):
     calculus, noise = ("ito", "stratonovich"), ("diagonal", "scalar", "general")
     commutative_only = True
     drift_evaluations, diffusion_evaluations = 1, 2
+    general_diffusion_evaluations = 1, 1
     error_drift_evaluations, error_diffusion_evaluations = 1, 1
 
     def __init__(self, derivative: str = "autodiff") -> None:
@@ -55,6 +56,10 @@ class Milstein(Method):
             if derivative == "autodiff"
             else "Platen 1984; Kloeden & Platen 1992, (11.1.3), (11.1.10)"
         )
+
+    def evaluations_of_diffusion(self, system: System, channels: int, *, error: bool = False) -> int:
+        # in the Stratonovich calculus the derivative along g W serves all
+        return super().evaluations_of_diffusion(system, channels if system.calculus == "ito" else 1, error=error)
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
         y, h, w = state.y, inc.h, inc.w

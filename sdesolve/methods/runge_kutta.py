@@ -94,7 +94,7 @@ class RungeKutta(Method):
         stages, end = [first], y
         for row, c in zip(tab.a[1:], tab.c[1:], strict=True):
             end = y + h * combine(row, stages)
-            stages.append(system.drift(_time(inc, c), end))
+            stages.append(system.drift(inc.at(c), end))
         y1 = end if self.last else y + h * combine(tab.b, stages)
         return y1, stages, h * combine(tab.difference or (), stages) if error else None
 
@@ -165,11 +165,6 @@ def hermite(y: Tensor, y1: Tensor, slope: Tensor, slope1: Tensor) -> tuple[Tenso
     """Coefficients of theta, theta^2, theta^3 of the cubic through both ends with h f as slopes there."""
     change = y1 - y
     return slope, 3 * change - 2 * slope - slope1, slope + slope1 - 2 * change
-
-
-def _time(inc: Increments, c: float) -> Tensor:
-    """A node, between t0 and t1 as rounded, which h is not, so that f is never asked past the last output time."""
-    return inc.t1 if c == 1 else inc.t0 if c == 0 else inc.t0 + c * (inc.t1 - inc.t0)
 
 
 def _advanced(y: Tensor, h: Tensor, sums: Tensor, left: int) -> tuple[Tensor, Tensor]:

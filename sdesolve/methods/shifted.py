@@ -44,7 +44,7 @@ class Shifted(Method):
         for row, weight, c in zip(self.a, self.aw, self.c, strict=True):
             z = y + system.noise_term(g, weight * w + area)
             z = z + h * combine(row, F) if any(row) else z
-            F.append(system.drift(inc.t0 if c == 0 else inc.t0 + c * (inc.t1 - inc.t0), z))
+            F.append(system.drift(inc.at(c), z))
         whole = system.noise_term(g, w)
         bent = None if self.diffusion_evaluations == 1 else self._bent(system, inc, y, g)
         change = h * combine(self.b, F) + (whole if bent is None else whole + bent)

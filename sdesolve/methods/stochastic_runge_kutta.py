@@ -153,8 +153,8 @@ class StochasticRungeKutta(Method):
                 z1 = z1 + h * combine(tab.A1[i], F)
             if tab.B1 is not None and root is not None and any(tab.B1[i]):
                 z1 = z1 + root * combine(tab.B1[i], G)
-            F.append(system.drift(_time(inc, tab.c0[i]), z0) if j == i else F[j])
-            G.append(system.diffusion(_time(inc, tab.c1[i]), z1) if k == i else G[k])
+            F.append(system.drift(inc.at(tab.c0[i]), z0) if j == i else F[j])
+            G.append(system.diffusion(inc.at(tab.c1[i]), z1) if k == i else G[k])
 
         def change(alpha: Row, beta: Rows) -> Tensor:
             total = h * combine(alpha, F)
@@ -164,11 +164,6 @@ class StochasticRungeKutta(Method):
             return total
 
         return Step(State(y + change(*self.weights)), change(*self.difference) if error else None)
-
-
-def _time(inc: Increments, c: float) -> Tensor:
-    """t + c h, between t0 and t1 as rounded, which h is not."""
-    return inc.t1 if c == 1 else inc.t0 if c == 0 else inc.t0 + c * (inc.t1 - inc.t0)
 
 
 def _integrals(inc: Increments, multiple: bool) -> tuple[Tensor | None, list[Tensor]]:

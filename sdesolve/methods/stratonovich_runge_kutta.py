@@ -100,7 +100,7 @@ class StratonovichRungeKutta(Method):
         G: list[Tensor] = []
         for i, c in enumerate(tab.c):
             row = Weights(_row(tab.a, i), _row(tab.aw, i), _row(tab.ah, i))
-            z, t = y + _change(system, inc, row, F, G) if any(map(any, (row.b, row.bw, row.bh))) else y, _time(inc, c)
+            z, t = y + _change(system, inc, row, F, G) if any(map(any, (row.b, row.bw, row.bh))) else y, inc.at(c)
             # a stage that no one reads stands in its place
             F.append(system.drift(t, z) if self.drifts[i] else y)
             G.append(system.diffusion(t, z) if self.diffusions[i] else y)
@@ -131,8 +131,3 @@ def _at(row: Row, i: int) -> float:
 
 def _row(rows: Rows, i: int) -> Row:
     return rows[i] if i < len(rows) else ()
-
-
-def _time(inc: Increments, c: float) -> Tensor:
-    """t + c h, between t0 and t1 as rounded, which h is not."""
-    return inc.t1 if c == 1 else inc.t0 if c == 0 else inc.t0 + c * (inc.t1 - inc.t0)

@@ -62,11 +62,12 @@ SLOW_RK = StratonovichRungeKutta(
             bw=(0.0, 1 / 6, 1 / 3, 1 / 3, 1 / 6),
             bh=(0.0, 0.0, 0.0, 2.0, 0.0, 0.0, -2.0),
         ),
-        lower=Weights(b=(1.0,), bw=(0.0, 1.0)),
+        lower=Weights(b=(1.0,), bw=(0.0, 0.0, 1.0)),
     ),
     "Foster, dos Reis & Strange 2023, arXiv:2210.17543, (6.2)",
     strong=(0.5, 1.5, 1.5),
     weak=(1.0, 2.0, 2.0),
+    error_order=1.5,
 )
 
 _OUTER, _INNER = (3 - sqrt(3)) / 6, 1 / sqrt(3)

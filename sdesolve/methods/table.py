@@ -28,18 +28,31 @@ def _row(method: Method) -> tuple[str, ...]:
     if method.commutative_only:
         noise += " (commutative)"
     first = method.first_evaluations and method.drift_evaluations
-    cost = f"{method.drift_evaluations}" + (f" + {method.diffusion_evaluations}" if method.problem == "sde" else "")
     return (
-        method.name + (" (Semilinear)" if method.semilinear_only else ""),
+        method.name + (f" ({method.made_for})" if method.made_for else ""),
         ", ".join(method.calculus),
         noise,
         _orders(method.order, method.order_commutative, method.order_additive, method.additive_only),
         _orders(method.weak_order, method.weak_order_commutative, method.weak_order_additive, method.additive_only),
         "no" if method.error_order is None else "yes",
-        cost + (" (first one kept)" if first else ""),
-        method.levy or "W" if method.problem == "sde" else "",
+        _cost(method) + (" (first one kept)" if first else ""),
+        (method.levy or "W") + " (general)" * method.levy_mixed_only if method.problem == "sde" else "",
         method.source,
     )
+
+
+def _cost(method: Method) -> str:
+    """Evaluations a step."""
+    drifts = f"{method.drift_evaluations}"
+    if method.problem == "ode":
+        return drifts
+    found = [f"{drifts} + {method.diffusion_evaluations}"]
+    if method.general_diffusion_evaluations is not None:
+        fixed, each = method.general_diffusion_evaluations
+        found.append(f"{drifts} + ({fixed} + {'' if each == 1 else f'{each} '}m) general")
+    if method.additive_diffusion_evaluations is not None:
+        found.append(f"{drifts} + {method.additive_diffusion_evaluations} additive")
+    return "; ".join(found)
 
 
 def _orders(order: float | None, commutative: float | None, additive: float | None, only: bool) -> str:

@@ -227,7 +227,7 @@ def test_jumps_with_times_of_each_trajectory_are_refused():
         ValueError,
         "'heun' for an SDE with calculus='ito'",
         "calculus='stratonovich'",
-        "method='euler_maruyama'",
+        "method='sosri'",
         "sde.to_calculus('stratonovich')",
         "additive=True",
     ),

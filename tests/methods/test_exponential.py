@@ -419,12 +419,13 @@ def test_a_step_makes_the_evaluations_that_the_method_states(name, kind, given, 
     inc = Increments(*map(tensor, (0.3, 0.4, 0.1)), torch.ones(2, 1, dtype=F64) if kind == "sde" else None)
     method.step(system_of(problem, y), State(y), inc, error=error)
     assert calls["f"] == method.drift_evaluations
-    if given == "in time":
-        assert calls["g"] == method.diffusion_evaluations
-        assert calls["A"] == len(NODES)
+    assert calls["g"] == (
+        method.evaluations_of_diffusion(system_of(problem, y), 1, error=error) if kind == "sde" else 0
+    )
+    assert calls["A"] == (len(NODES) if given == "in time" else 0)
 
 
-def test_the_evaluations_that_a_solve_reports_are_calls_of_f():
+def test_the_evaluations_that_a_solve_reports_are_calls_of_f_and_g():
     count = 0
 
     def f(t, y):
@@ -432,8 +433,11 @@ def test_the_evaluations_that_a_solve_reports_are_calls_of_f():
         count += 1
         return torch.cos(y)
 
-    sol = ss.solve(ss.Semilinear(-1.0, f, 0.1), torch.ones(2, 1), tensor([0.0, 1.0]), dt=0.1, seed=0)
-    assert count == 20 and sol.stats.drift_evaluations.tolist() == [20, 20]
+    for g, calls in ((0.1, 0), (lambda t: 0.1 + t, 40)):
+        count = 0
+        sol = ss.solve(ss.Semilinear(-1.0, f, g), torch.ones(2, 1), tensor([0.0, 1.0]), dt=0.1, seed=0)
+        assert count == 20 and sol.stats.drift_evaluations.tolist() == [20, 20]
+        assert sol.stats.diffusion_evaluations.tolist() == [calls, calls]
 
 
 @each
@@ -514,5 +518,5 @@ def test_exponential_methods_are_refused_for_other_problems():
     for kind, g in (("ode", None), ("sde", 1.0)):
         with pytest.raises(ValueError, match="exponential_heun"):
             choose(system_of(ss.Semilinear(-1.0, None, g), y), "no such")
-        assert not set(NAMES) & set(names(kind)) and set(NAMES) < set(names(kind, semilinear=True))
+        assert not set(NAMES) & set(names(kind)) and set(NAMES) < set(names(kind, "Semilinear"))
         assert choose(system_of(ss.Semilinear(-1.0, None, g), y), None) is METHODS[kind, "exponential_heun"]

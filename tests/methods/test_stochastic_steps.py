@@ -237,7 +237,7 @@ def in_words(name, system, y, inc):
         late = f(t + 3 / 4 * h, y + 3 / 4 * h * f(t, y) + 3 / 4 * dot(k3, W) + 3 / 2 * dot(k3, H))
         end = g(t + h, y + h * f(t, y) + dot(k2, W) / 2)
         y1 = y + h * (f(t, y) + 2 * late) / 3 + dot(k1 + 2 * k2 + 2 * k3 + k4, W) / 6 + 2 * dot(k3 - end, H)
-        return y1, y + h * f(t, y) + dot(k1, W)
+        return y1, y + h * f(t, y) + dot(k2, W)
     assert name == "spark"
     middle = y + h / 2 * f(t, y) + dot(g(t, y), W / 2 + 3**0.5 * H)
     f1, g1 = f(t + h / 2, middle), g(t + h / 2, middle)

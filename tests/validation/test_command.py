@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from validation.__main__ import FAILED, INTERRUPTED, PASSED, main
+from validation.__main__ import FAILED, INTERRUPTED, PASSED
+from validation.__main__ import main as command
 from validation.check import Case, Check, Curve, Section, Settings, bounded
 from validation.sections import SECTIONS
+
+
+def main(arguments: list[str], sections: dict[str, Section] = SECTIONS) -> int:
+    """In this process."""
+    return command([*arguments, "--jobs", "1"], sections)
 
 
 def good() -> list[Check]:
@@ -115,9 +121,9 @@ def test_interrupt_leaves_reports_of_what_was_finished(tmp_path: Path) -> None:
     assert "interrupted" in page
 
 
-def test_checks_are_the_same_in_two_runs_with_one_seed(tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        main(["--only", "brownian", "--quick", "--output", str(tmp_path / folder)])
+def test_checks_are_the_same_in_two_runs_with_one_seed_whatever_the_number_of_processes(tmp_path: Path) -> None:
+    for folder, jobs in (("a", "1"), ("b", "2")):
+        command(["--only", "brownian", "--quick", "--output", str(tmp_path / folder), "--jobs", jobs])
     assert report(tmp_path / "a")[0]["checks"] == report(tmp_path / "b")[0]["checks"]
 
 

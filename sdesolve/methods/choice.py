@@ -1,0 +1,144 @@
+"""The method for a problem: the default, or what the user asked for, checked against what the problem is."""
+
+from __future__ import annotations
+
+from sdesolve.errors import message
+from sdesolve.methods.method import Method
+from sdesolve.methods.registry import METHODS, names
+from sdesolve.system import System
+
+
+def choose(system: System, method: str | Method | None) -> Method:
+    """The method object for a name, a method object, or None, for which see `default`.
+
+    Raises
+    ------
+    ValueError, TypeError : a name that does not exist, or a method that cannot treat the problem; the message lists
+        those that can.
+    """
+    kind = "sde" if system.is_sde else "ode"
+    able = ", ".join(names(kind, system.problem.kind))
+    if method is None:
+        method = default(system)
+    if isinstance(method, str):
+        found = METHODS.get((kind, method))
+        if found is None:
+            other = METHODS.get(("ode" if kind == "sde" else "sde", method))
+            advice = f"{method!r} is for {other.problem.upper()}s." if other else ""
+            raise ValueError(message("method", repr(method), f"one for an {kind.upper()}: {able}", advice))
+        method = found
+    elif not isinstance(method, Method):
+        raise TypeError(message("method", type(method).__name__, f"a name ({able}) or a method object"))
+    if method.problem != kind:
+        got = f"{method.name!r}, a method for {method.problem.upper()}s"
+        raise ValueError(message("method", got, f"one for an {kind.upper()}"))
+    if method.made_for not in (None, system.problem.kind):
+        got, accepted = (
+            f"{method.name!r} {what}ss.{name}"
+            for what, name in (("for an ", system.problem.kind), ("with an ", method.made_for))
+        )
+        raise ValueError(
+            message("method", got, accepted, f"Write the problem as ss.{method.made_for}, or take one of: {able}.")
+        )
+    if kind == "sde":
+        _check_noise(system, method)
+    return method
+
+
+def default(system: System, *, stiff: bool = False) -> str:
+    """The name of the method for a problem where none is given.
+
+    ================================  ================================  ====================
+    problem                           default                           where it is stiff
+    ================================  ================================  ====================
+    Langevin                          baoab                             the same
+    Semilinear                        exponential_heun                  the same
+    ODE                               tsit5                             the same
+    SDE, additive                     sosra                             esdirk_sra
+    Ito, diagonal or scalar           sosri                             implicit_milstein
+    Ito, general, commutative         derivative_free_milstein          implicit_milstein
+    Ito, general                      euler_maruyama                    implicit_euler
+    Stratonovich, commutative         slow_rk                           implicit_milstein
+    Stratonovich, general             heun                              the same
+    ================================  ================================  ====================
+
+    Diagonal and scalar noise commute. An SDE counts as stiff where fixed steps are asked for, and the drift decays too
+    fast for an explicit method to follow with them (see `sdesolve.stiffness`).
+    """
+    made = {"Langevin": "baoab", "Semilinear": "exponential_heun", "ODE": "tsit5"}.get(system.problem.kind)
+    if made is not None:
+        return made
+    if system.additive:
+        return "esdirk_sra" if stiff else "sosra"
+    if _commutes(system):
+        if stiff:
+            return "implicit_milstein"
+        if system.calculus == "stratonovich":
+            return "slow_rk"
+        return "derivative_free_milstein" if system.noise == "general" else "sosri"
+    if system.calculus == "stratonovich":
+        return "heun"
+    return "implicit_euler" if stiff else "euler_maruyama"
+
+
+def _commutes(system: System) -> bool:
+    """Whether the noise is commutative by its form, or by what the problem says."""
+    return system.noise != "general" or system.additive or system.problem.commutative
+
+
+def _able(system: System, calculus: bool) -> list[str]:
+    """Methods for the system's noise, and also for its calculus."""
+    return [
+        method.name
+        for method in METHODS.values()
+        if method.problem == "sde"
+        and method.made_for in (None, system.problem.kind)
+        and system.noise in method.noise
+        and (system.additive or not method.additive_only)
+        and (_commutes(system) or not method.commutative_only)
+        and (system.calculus in method.calculus or not calculus)
+    ]
+
+
+def _check_noise(system: System, method: Method) -> None:
+    if system.noise not in method.noise:
+        raise ValueError(
+            message(
+                "method",
+                f"{method.name!r} for noise={system.noise!r}",
+                f"{method.name!r} with noise " + " or ".join(map(repr, method.noise)),
+                f"For {system.noise!r} noise there are: {', '.join(_able(system, calculus=False))}.",
+            )
+        )
+    if method.additive_only and not system.additive:
+        raise ValueError(
+            message(
+                "method",
+                f"{method.name!r} for an SDE without additive=True",
+                f"{method.name!r} with additive=True",
+                "If the diffusion does not depend on y, say additive=True in the SDE; otherwise there are: "
+                f"{', '.join(_able(system, calculus=True))}.",
+            )
+        )
+    if method.commutative_only and not _commutes(system):
+        raise ValueError(
+            message(
+                "method",
+                f"{method.name!r} for an SDE with noise='general' and neither commutative=True nor additive=True",
+                f"{method.name!r} with commutative noise",
+                "If sum_i g_ij dg_kl/dy_i = sum_i g_il dg_kj/dy_i for all columns j and l, say commutative=True in the "
+                f"SDE; otherwise there are: {', '.join(_able(system, calculus=True))}.",
+            )
+        )
+    # without dependence on y both integrals are the same
+    if system.calculus not in method.calculus and not system.additive:
+        raise ValueError(
+            message(
+                "method",
+                f"{method.name!r} for an SDE with calculus={system.calculus!r}",
+                f"{method.name!r} with calculus={method.calculus[0]!r}",
+                f"Write method={default(system)!r}, or solve "
+                f"sde.to_calculus({method.calculus[0]!r}), which is the same process; if the diffusion does not depend "
+                "on y, say additive=True.",
+            )
+        )

@@ -1,0 +1,54 @@
+"""Whether steps of a given length are too long for an explicit method: how fast the drift draws solutions together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sdesolve.system import System
+
+LIMIT = 2.0
+"""Explicit methods are stable up to about this product of step and rate of decay: |1 + h lambda| <= 1 for Euler's."""
+
+_ITERATIONS = 2
+
+EVALUATIONS = 1 + _ITERATIONS
+"""Of the drift, to know."""
+
+
+def is_stiff(system: System, t: Tensor, y: Tensor, dt: float) -> bool:
+    """Whether some trajectory's drift decays faster at (t, y) than an explicit method can follow with steps dt.
+
+    It looks at values, which transforms of torch.func do not let it do.
+    """
+    return dt * decay_rate(system, t, y) > LIMIT
+
+
+def decay_rate(system: System, t: Tensor, y: Tensor) -> float:
+    """The largest -v^T J v over trajectories, J = df/dy at (t, y), along the unit vector v to which the power iteration
+    from a fixed direction leads; about -lambda where an eigenvalue lambda < 0 of J is much larger than the others.
+
+    J v is a difference of drifts. 0 where the drift grows, or is not finite near y.
+    """
+    spec = system.spec
+    flat = (lambda x: x.reshape(x.shape[0], -1)) if spec.batched else lambda x: x.reshape(1, -1)
+    with torch.no_grad():
+        y = y.detach()
+        f = flat(system.drift(t, y))
+        v = _direction(flat(y))
+        step = torch.finfo(spec.dtype).eps ** 0.5 * (1 + flat(y).norm(dim=1, keepdim=True))
+        rate = torch.zeros_like(step)
+        for _ in range(_ITERATIONS):
+            pull = (flat(system.drift(t, y + (step * v).reshape(y.shape))) - f) / step
+            rate = -(v * pull).sum(1)
+            size = pull.norm(dim=1, keepdim=True)
+            v = torch.where(size > 0, pull / size, v)
+        return float(torch.nan_to_num(rate, 0.0, 0.0, 0.0).clamp(min=0).amax()) if rate.numel() else 0.0
+
+
+def _direction(like: Tensor) -> Tensor:
+    """A unit vector a trajectory whose components differ in size and sign."""
+    k = torch.arange(like.shape[1], dtype=like.dtype, device=like.device)
+    row = 1 + 0.5 * torch.cos(2.4 * k * k)
+    row = torch.where(k % 2 == 0, row, -row)
+    return (row / row.norm()).expand(like.shape)
