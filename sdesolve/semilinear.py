@@ -23,9 +23,10 @@ _ACCEPTED = "a number, a tensor or a function of t alone (for a pytree y0 also a
 class Semilinear(Problem):
     """dy = (A(t) y + f(t, y)) dt + g(t) dW, elementwise in A and g; without g an ODE.
 
-    The exponential methods, among them the default ``"exponential_heun"``, take A and g exactly: no step is too long
-    for a stiff A, and for f = 0 a step has the law of the Ornstein-Uhlenbeck process. Every other method solves the
-    problem as well, with drift A y + f and additive diagonal noise, for which both calculi agree.
+    The exponential methods, among them the default ``"exponential_heun"``, take constant A and g exactly, and functions
+    of t but for O(h^7): no step is too long for a stiff A, and for f = 0 a step has the law of the Ornstein-Uhlenbeck
+    process. Every other method solves the problem as well, with drift A y + f and additive diagonal noise, for which
+    both calculi agree.
 
     Parameters
     ----------

@@ -43,10 +43,11 @@ def flow(system: System, inc: Increments) -> Flow:
     """What a step multiplies y, f and W with.
 
     Where A or g depends on t,  exp(L_s) = exp(A(t1) (t1 - s)) R(s)  with a smooth R that is 1 at t1. R, and R^2 g^2 in
-    the variance, are interpolated at four Radau nodes and integrated against the exponential exactly. The relative
-    errors of psi_1, psi_2 and the variance are O(h^7) for smooth A and g. For A h -> -oo only the neighbourhood of t1
-    is left of the integrals, of which R(t1) = 1 and g(t1) are exact: hence A(t1) in the exponent, not the mean of A,
-    and nodes of which t1 is one.
+    the variance, are interpolated at four Radau nodes and integrated against the exponential exactly. For smooth A and
+    g the relative errors of exp(L), psi_1 and the variance are O(h^7), that of psi_2 O(h^6). For A h -> -oo only the
+    neighbourhood of t1 is left of the integrals, of which R(t1) = 1 and g(t1) are exact: hence A(t1) in the exponent,
+    not the mean of A, and nodes of which t1 is one. In between, where h A' / A is small but h^2 A' is not, relative
+    errors are O(1 / (A h)).
     """
     problem = system.problem
     assert isinstance(problem, Semilinear)
