@@ -238,10 +238,13 @@ class System:
 
     def moved(self, y: Tensor, h: Tensor, f: Tensor, g: Tensor, w: Tensor, part: float = 1.0) -> Tensor:
         """y + part (h f + g dW)."""
-        y = torch.addcmul(y, f, h, value=part)
-        if self.noise == "diagonal" and self.spec.batched:
-            return torch.addcmul(y, g, w, value=part)
-        return torch.add(y, self.noise_term(g, w), alpha=part)
+        return self.plus_noise(torch.addcmul(y, f, h, value=part), g, w, part)
+
+    def plus_noise(self, y: Tensor, g: Tensor, w: Tensor, part: float = 1.0) -> Tensor:
+        """y + part g dW."""
+        if self.noise == "general":
+            return torch.add(y, self.noise_term(g, w), alpha=part)
+        return torch.addcmul(y, g, self._beside(w), value=part)
 
     def noise_term(self, g: Tensor, w: Tensor) -> Tensor:
         """g dW: elementwise, one w for all elements, or a matrix-vector product."""
