@@ -10,6 +10,7 @@ from sdesolve.brownian import BrownianPath
 from sdesolve.errors import CompileError, SolveError, SolveInterrupted
 from sdesolve.langevin import Langevin
 from sdesolve.problem import ODE, SDE, Problem, time_reversed
+from sdesolve.semilinear import Semilinear
 from sdesolve.solution import Solution, Stats, Status
 from sdesolve.solve import solve
 from sdesolve.state import batch_time
@@ -29,6 +30,7 @@ __all__ = [
     "Langevin",
     "Problem",
     "Reversible",
+    "Semilinear",
     "Solution",
     "SolveError",
     "SolveInterrupted",

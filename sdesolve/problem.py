@@ -27,7 +27,15 @@ def _one_of(argument: str, got: object, accepted: tuple[str, ...]) -> None:
 
 
 class Problem(nn.Module):
-    """What ODE and SDE share.
+    """What all problems share.
+
+    Class attributes
+    ----------------
+    kind : what the problem is, by the name of its class in ``sdesolve``.
+    functions : what messages call the drift and, if there is one, the diffusion.
+    given : names of what the user gives.
+    noise : form of the noise; None: there is none.
+    additive, commutative, calculus : see :class:`SDE`; None without noise.
 
     Parameters
     ----------
@@ -35,16 +43,15 @@ class Problem(nn.Module):
     vectorize : the functions are written for one trajectory (no batch dimension, t 0-d); torch.func.vmap does the rest.
         What differs between trajectories must then stand in the state.
     allow_training : accept modules in training mode that draw noise or move buffers (dropout, batch norm).
-
-    Class attributes
-    ----------------
-    kind : what the problem is, by the name of its class in ``sdesolve``.
-    given : names of what the user gives.
     """
 
     kind: str = ""
-    commutative: bool = False
+    functions: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
+    noise: str | None = None
+    additive: bool = False
+    commutative: bool = False
+    calculus: str | None = None
 
     def __init__(self, *, batched: bool, vectorize: bool, allow_training: bool) -> None:
         super().__init__()
@@ -92,7 +99,7 @@ class ODE(Problem):
     """
 
     kind = "ODE"
-    given = ("f",)
+    functions = given = ("f",)
     f: Callable[[Tensor, Any], Any]
 
     def __init__(
@@ -135,7 +142,10 @@ class SDE(Problem):
     """
 
     kind = "SDE"
+    functions = ("drift", "diffusion")
     given: tuple[str, ...] = ("drift", "diffusion")
+    noise: str
+    calculus: str
     drift: Callable[[Tensor, Any], Any]
     diffusion: Callable[[Tensor, Any], Any]
 
