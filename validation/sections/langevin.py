@@ -246,11 +246,11 @@ def well_law(method: Method, settings: Settings) -> Iterator[Check]:
 
 
 def strong_order(method: Method, settings: Settings) -> Iterator[Check]:
-    """E|error of (x, v)| against quicsort with steps eight times finer."""
+    """E|error of (x, v)| against quicsort with steps four times finer."""
     name = f"{method.name}, strong, Langevin dynamics"
-    paths, finest = (200, 5) if settings.quick else (4000, 7)
+    paths, finest = (500, 6) if settings.quick else (4000, 7)
     steps = [2.0**-k for k in range(2, finest + 1)]
-    cell = min(steps) / 8
+    cell = min(steps) / 4
     path = ss.BrownianPath(settings.seed_of(name), (paths, 4), cell=cell, levy="space-time-time", dtype=torch.float64)
     start = torch.full((paths, 2), 0.3, dtype=torch.float64), torch.zeros(paths, 2, dtype=torch.float64)
     ts = torch.tensor([0.0, 2.0], dtype=torch.float64)
