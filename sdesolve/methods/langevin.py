@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sdesolve.langevin import Langevin, root
 from sdesolve.methods.method import Increments, Method, State, Step
+from sdesolve.methods.phi import phi
 from sdesolve.system import System
 
 _ROOT_3 = math.sqrt(3)
@@ -137,19 +138,8 @@ def _flows(gamma_h: Tensor) -> list[_Flow]:
     """Up to the two nodes, over the whole step and over a third of it."""
     parts = ((3 - _ROOT_3) / 6, (3 + _ROOT_3) / 6, 1.0, 1 / 3)
     z = torch.stack([-s * gamma_h for s in parts])
-    rows = zip(parts, z.exp().unbind(), *(phi.unbind() for phi in _phi(z)), strict=True)
+    rows = zip(parts, z.exp().unbind(), *(value.unbind() for value in phi(z, 2)), strict=True)
     return [_Flow(E, s * phi1, s * s * phi2) for s, E, phi1, phi2 in rows]
-
-
-def _phi(z: Tensor) -> tuple[Tensor, Tensor]:
-    """(exp(z) - 1) / z and (exp(z) - 1 - z) / z^2; by a series where these cancel."""
-    small = z.abs() < 0.1
-    near, far = torch.where(small, z, 0.0), torch.where(small, 1.0, z)
-    series = torch.full_like(near, 1 / math.factorial(10))
-    for k in range(9, 1, -1):
-        series = series * near + 1 / math.factorial(k)
-    change = torch.expm1(far)
-    return torch.where(small, 1 + near * series, change / far), torch.where(small, series, (change - far) / (far * far))
 
 
 def _halves(y: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ def solve(problem, y0=Y, **how):
         ({"A": 1.0, "g": {"a": None, "b": "x"}}, ("g: got",)),
         ({"A": lambda t: t, "integral": 3.0}, ("integral: got 3.0, a float", "t -> int_0^t A")),
     ],
-    ids=str,
+    ids=lambda case: "-".join(case) if isinstance(case, dict) else "",
 )
 def test_arguments_of_another_kind_are_refused(given, fragments):
     refused(lambda: ss.Semilinear(**given), *fragments, kind=TypeError)
