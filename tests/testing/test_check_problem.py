@@ -557,7 +557,7 @@ def test_what_is_below_the_tolerance_is_accepted():
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"problem": decay}, TypeError, "problem: got function; accepted is an sdesolve.ODE or sdesolve.SDE"),
+        ({"problem": decay}, TypeError, "problem: got function; accepted is an sdesolve.ODE, SDE or Semilinear"),
         ({"y0": [1.0]}, TypeError, "y0: got"),
         ({"y0": torch.tensor([[float("nan")]])}, ValueError, "y0: got NaN or infinity; accepted is finite numbers"),
         ({"t": "now"}, TypeError, "t: got 'now'; accepted is a finite time, or a sequence of them"),
