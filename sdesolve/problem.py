@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sdesolve.errors import message
+from sdesolve.state import StateSpec
 
 NOISES = ("diagonal", "scalar", "general")
 CALCULI = ("ito", "stratonovich")
@@ -30,6 +31,7 @@ class Problem(nn.Module):
 
     Class attributes
     ----------------
+    kind : what the problem is, by the name of its class in ``sdesolve``.
     functions : what messages call the drift and, if there is one, the diffusion.
     given : names of what the user gives.
     noise : form of the noise; None: there is none.
@@ -43,7 +45,6 @@ class Problem(nn.Module):
     allow_training : accept modules in training mode that draw noise or move buffers (dropout, batch norm).
     """
 
-    #: what the problem is, by the name of its class in ``sdesolve``
     kind: str = ""
     functions: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
@@ -74,6 +75,9 @@ class Problem(nn.Module):
             raise TypeError(message(name, type(function).__name__, "a function (t, y) -> tensor"))
         else:
             setattr(self, name, function)
+
+    def check_state(self, spec: StateSpec) -> None:
+        """Raise for a start that the problem cannot have."""
 
 
 class ODE(Problem):
@@ -138,7 +142,8 @@ class SDE(Problem):
     """
 
     kind = "SDE"
-    functions = given = ("drift", "diffusion")
+    functions = ("drift", "diffusion")
+    given: tuple[str, ...] = ("drift", "diffusion")
     noise: str
     calculus: str
     drift: Callable[[Tensor, Any], Any]

@@ -108,6 +108,7 @@ class _Check:
         if not problem.allow_training:
             refuse_training(captured(problem).modules)
         self.spec, y = state_spec(y0, problem.batched)
+        problem.check_state(self.spec)
         self.system, self.y, self.times = System(problem, self.spec), y.detach(), times
         refuse_complex_noise(self.system)
         if not bool(torch.isfinite(self.y).all()):
