@@ -142,7 +142,7 @@ class ExponentialEuler(Method):
     name, order = "exponential_euler", 1.0
     made_for = "Semilinear"
     drift_evaluations = 1
-    source = "Certaine 1960; Hochbruck & Ostermann 2010, (2.4); Jentzen & Kloeden 2009; Lord & Tambue 2013"
+    source = "Certaine 1960; Hochbruck & Ostermann 2010, sec. 2; Jentzen & Kloeden 2009; Lord & Tambue 2013"
 
     def __init__(self, problem: str) -> None:
         self.problem = problem

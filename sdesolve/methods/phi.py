@@ -2,7 +2,7 @@
 
 phi_k(z) = int_0^1 exp(z (1 - s)) s^(k-1) / (k-1)! ds = sum_j z^j / (j + k)!,      phi_0(z) = exp(z)
 
-(Hochbruck & Ostermann 2010, Acta Numerica 19:209, (2.10), (2.11)). All coefficients of exponential methods are made of
+(Hochbruck & Ostermann 2010, Acta Numerica 19:209, sec. 2). All coefficients of exponential methods are made of
 them here.
 """
 
