@@ -6,6 +6,7 @@ SDE   dy = f(t, y) dt + g(t, y) dW      (Itô),      dy = f(t, y) dt + g(t, y) o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -160,18 +161,30 @@ class SDE(Problem):
             allow_training=self.allow_training,
         )
 
+    def _renamed(self, calculus: str) -> SDE:
+        """The same functions, parameters and type under another name of the integral."""
+        same = copy.copy(self)
+        # what is registered with one later is not registered with the other
+        for name in ("_parameters", "_buffers", "_modules"):
+            same.__dict__[name] = dict(self.__dict__[name])
+        same.calculus = calculus
+        return same
+
     def to_calculus(self, calculus: str) -> SDE:
         """The same process written in the other calculus, by automatic differentiation of the diffusion.
 
         f_Stratonovich = f_Ito - 1/2 sum_k (dg_k/dy) g_k   over the columns g_k of the diffusion
         (Kloeden & Platen 1992, (4.9.11)). Costs one forward-mode derivative of g for each column and evaluation of
-        the drift (one in all for diagonal noise, whose component i depends on y_i alone).
+        the drift (one in all for diagonal noise, whose component i depends on y_i alone). With additive noise nothing
+        but the name changes, and an object of a subclass stays one. There and back is the SDE itself.
         """
         _one_of("calculus", calculus, CALCULI)
         if calculus == self.calculus:
             return self
         if self.additive:
-            return self._like(self.drift, self.diffusion, calculus)
+            return self._renamed(calculus)
+        if isinstance(self.drift, _CorrectedDrift) and self.drift.sde.diffusion == self.diffusion:
+            return self.drift.sde
         return self._like(_CorrectedDrift(self, -0.5 if calculus == "stratonovich" else 0.5), self.diffusion, calculus)
 
 

@@ -32,6 +32,14 @@ def check_problem_type(problem: Any) -> Problem:
     return problem
 
 
+def refuse_complex_noise(system: System) -> None:
+    """SDEs are real."""
+    if system.is_sde and system.spec.dtype.is_complex:
+        raise TypeError(
+            message("y0", f"dtype {system.spec.dtype} for an SDE", "a real dtype", "Split real and imaginary parts.")
+        )
+
+
 def read_times(ts: Any, spec: StateSpec) -> tuple[Tensor, NDArray[np.float64], float]:
     """Output times as a tensor, as float64 columns (T, 1) or (T, batch), and the rounding unit they came with."""
     if not isinstance(ts, Tensor):

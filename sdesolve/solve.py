@@ -36,6 +36,7 @@ from sdesolve.request import (
     read_seed,
     read_step,
     read_times,
+    refuse_complex_noise,
 )
 from sdesolve.solution import Solution, Stats, Status
 from sdesolve.state import StateSpec, state_spec
@@ -151,10 +152,7 @@ def solve(
         raise ValueError(message("events", repr(events), "None: events are not there yet"))
     spec, y = state_spec(y0, problem.batched)
     system = System(problem, spec)
-    if system.is_sde and spec.dtype.is_complex:
-        raise TypeError(
-            message("y0", f"dtype {spec.dtype} for an SDE", "a real dtype", "Split real and imaginary parts.")
-        )
+    refuse_complex_noise(system)
     times, columns, eps = read_times(ts, spec)
     moves = read_moves(times, spec, system)
     step = read_step(dt)

@@ -6,6 +6,8 @@ from pathlib import Path
 import matplotlib
 import torch
 
+import sdesolve as ss
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -44,3 +46,12 @@ def test_the_diffusion_example_learns_its_two_blobs():
     assert (x.abs().std(0) < 0.3).all()
     share = (x[:, 0] > 0).float().mean()
     assert 0.35 < share < 0.65
+
+
+def test_the_checked_example_says_what_is_wrong(capsys):
+    example_names = {"torch": torch, "ss": ss}
+    text = (ROOT / "README.md").read_text().split("## Methods", 1)[1]
+    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], example_names)
+    told = capsys.readouterr().out
+    assert told.startswith("diffusion: component (0,) of trajectory 0 changes with component (1,) of y")
+    assert "Write noise='general'" in told

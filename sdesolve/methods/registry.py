@@ -16,6 +16,7 @@ from sdesolve.methods.stratonovich_tableaus import STRATONOVICH
 from sdesolve.methods.table import as_table
 from sdesolve.methods.tamed_euler import TAMED_EULER
 from sdesolve.methods.weak_tableaus import WEAK
+from sdesolve.problem import CALCULI, NOISES
 
 #: every method by (kind of problem, name)
 METHODS: dict[tuple[str, str], Method] = {
@@ -44,13 +45,39 @@ def names(problem: str, made_for: str | None = None) -> list[str]:
     return [method.name for wanted in dict.fromkeys((None, made_for)) for method in found if method.made_for == wanted]
 
 
-def table(problem: str | None = None) -> str:
-    """All methods, or those for ``"ode"`` or ``"sde"``, as a table in Markdown: calculus, noise, orders, whether steps
-    can adapt, evaluations of drift and diffusion a step, source.
+def table(problem: str | None = None, *, noise: str | None = None, calculus: str | None = None) -> str:
+    """All methods as aligned tables in Markdown: calculus, noise, orders, whether steps can adapt, evaluations of drift
+    and diffusion a step, what it asks of the path, source.
 
-    >>> "sosri" in table("sde")
+    Parameters
+    ----------
+    problem : those for ``"ode"`` or ``"sde"``; default: both.
+    noise, calculus : SDE methods for this noise and in this calculus; default: any.
+
+    Raises
+    ------
+    ValueError : an unknown problem, noise or calculus; noise or calculus of ODEs.
+
+    >>> "sosri" in table("sde", noise="diagonal", calculus="ito")
     True
     """
-    if problem not in (None, "ode", "sde"):
-        raise ValueError(message("problem", repr(problem), "'ode', 'sde' or None"))
-    return as_table([method for method in METHODS.values() if problem in (None, method.problem)])
+    for argument, got, accepted in (
+        ("problem", problem, ("ode", "sde")),
+        ("noise", noise, NOISES),
+        ("calculus", calculus, CALCULI),
+    ):
+        if got not in (None, *accepted):
+            raise ValueError(message(argument, repr(got), f"{', '.join(map(repr, accepted))} or None"))
+    if noise or calculus:
+        if problem == "ode":
+            raise ValueError(message("problem", "'ode' with noise or calculus", "'sde' or None with these"))
+        problem = "sde"
+    return as_table(
+        [
+            method
+            for method in METHODS.values()
+            if problem in (None, method.problem)
+            and (noise is None or noise in method.noise)
+            and (calculus is None or calculus in method.calculus)
+        ]
+    )

@@ -2,64 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sdesolve.methods.method import Method
 
-HEADER = ("method", "calculus", "noise", "strong order", "weak order", "adaptive", "f + g a step", "asks for", "source")
+#: what a step asks of the path, by `Method.levy`
+INFORMATION = {
+    None: "W",
+    "space-time": "W, H",
+    "space-time-time": "W, H, K",
+    "davie-foster": "W, H, areas",
+}
+
+NOTES = """\
+f + g: evaluations of drift and diffusion a step (while steps adapt, where that is more); *: the first is the last of
+the step before. Orders: "commutative" is diagonal and scalar noise, and general noise with commutative=True; "additive"
+is any noise with additive=True; -: not known. m: Brownian motions of general noise. Asks for: W, increments of the
+path; H, K, its space-time Levy areas; areas, those between its components."""
 
 
 def as_table(methods: Sequence[Method]) -> str:
-    """A table in Markdown, a section for each kind of problem."""
+    """Aligned tables in Markdown, one for each kind of problem that is there."""
     sections = []
-    for problem in ("ode", "sde"):
-        rows = [_row(method) for method in methods if method.problem == problem]
-        columns = range(len(HEADER)) if problem == "sde" else (0, 3, 5, 6, 8)
-        title = {"ode": "ODE methods", "sde": "SDE methods"}[problem]
-        names = tuple("order" if name == "strong order" and problem == "ode" else name for name in HEADER)
-        lines = [[row[i] for i in columns] for row in (names, tuple("---" for _ in HEADER), *rows)]
+    for problem, columns in COLUMNS.items():
+        rows = [[value(method) for value in columns.values()] for method in methods if method.problem == problem]
         if rows:
-            sections.append(f"{title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
-    return "\n\n".join(sections)
+            sections += [f"{problem.upper()} methods", _aligned([list(columns), *rows])]
+    return "\n\n".join([*sections, NOTES]) if sections else ""
 
 
-def _row(method: Method) -> tuple[str, ...]:
-    noise = "additive only" if method.additive_only else ", ".join(method.noise)
-    if method.commutative_only:
-        noise += " (commutative)"
-    first = method.first_evaluations and method.drift_evaluations
-    return (
-        method.name,
-        ", ".join(method.calculus),
-        noise,
-        _orders(method.order, method.order_commutative, method.order_additive, method.additive_only),
-        _orders(method.weak_order, method.weak_order_commutative, method.weak_order_additive, method.additive_only),
-        "no" if method.error_order is None else "yes",
-        _cost(method) + (" (first one kept)" if first else ""),
-        (method.levy or "W") + " (general)" * method.levy_mixed_only if method.problem == "sde" else "",
-        method.source,
-    )
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """The first row is the header."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    padded.insert(1, ["-" * width for width in widths])
+    return "\n".join("| " + " | ".join(row) + " |" for row in padded)
 
 
-def _cost(method: Method) -> str:
-    """Evaluations a step."""
-    drifts = f"{method.drift_evaluations}"
-    if method.problem == "ode":
-        return drifts
-    found = [f"{drifts} + {method.diffusion_evaluations}"]
+def _noise(method: Method) -> str:
+    if method.made_for is not None:
+        return f"ss.{method.made_for} problems"
+    names = ", ".join(method.noise)
+    if method.additive_only:
+        return f"{names}; additive"
+    return f"{names} commutative" if method.commutative_only else names
+
+
+def _strong(method: Method) -> str:
+    """By what the noise is: general, commutative, additive; where more is known than for the one before."""
+    found: dict[str, float | None] = {"": method.order}
+    if not method.additive_only:
+        found |= {" commutative": method.order_commutative, " additive": method.order_additive}
+    return _orders(found)
+
+
+def _weak(method: Method) -> str:
+    found = {"": method.weak_order}
+    if not method.additive_only:
+        found |= {" commutative": method.weak_order_commutative, " additive": method.weak_order_additive}
+    return _orders(found)
+
+
+def _orders(found: Mapping[str, float | None]) -> str:
+    told: list[str] = []
+    last: float | None = None
+    for word, order in found.items():
+        if order is not None and order != last:
+            told.append(f"{order:g}{word}")
+            last = order
+    return "; ".join(told) or "-"
+
+
+def _evaluations(method: Method) -> str:
+    """A step, and while steps adapt, where that is more."""
+    sde = method.problem == "sde"
+
+    def cost(error: bool) -> str:
+        f = method.evaluations(error=error)
+        g = method.diffusion_evaluations + (method.error_diffusion_evaluations if error else 0)
+        return f"{f} + {g}" if sde else f"{f}"
+
+    plain, adaptive = cost(False), cost(True)
+    more = f" ({adaptive})" if method.error_order is not None and adaptive != plain else ""
+    return plain + more + ("*" if method.first_evaluations else "") + _other_evaluations(method)
+
+
+def _other_evaluations(method: Method) -> str:
+    """Of the diffusion, where the form of the noise makes a difference."""
+    found = ""
     if method.general_diffusion_evaluations is not None:
         fixed, each = method.general_diffusion_evaluations
-        found.append(f"{drifts} + ({fixed} + {'' if each == 1 else f'{each} '}m) general")
+        found += f"; {method.drift_evaluations} + {fixed} + {'' if each == 1 else each}m general"
     if method.additive_diffusion_evaluations is not None:
-        found.append(f"{drifts} + {method.additive_diffusion_evaluations} additive")
-    return "; ".join(found)
+        found += f"; {method.drift_evaluations} + {method.additive_diffusion_evaluations} additive"
+    return found
 
 
-def _orders(order: float | None, commutative: float | None, additive: float | None, only: bool) -> str:
-    if order is None:
-        return "?"
-    found = [f"{order:g}"]
-    if not only:
-        found += [f"{commutative:g} commutative"] if commutative not in (None, order) else []
-        found += [f"{additive:g} additive"] if additive not in (None, order, commutative) else []
-    return "; ".join(found)
+def _adaptive(method: Method) -> str:
+    return "no" if method.error_order is None else "yes"
+
+
+#: for each kind of problem, the columns and what stands in them
+COLUMNS: dict[str, dict[str, Callable[[Method], str]]] = {
+    "ode": {
+        "method": lambda method: method.name,
+        "order": lambda method: _orders({"": method.order}),
+        "adaptive": _adaptive,
+        "f": _evaluations,
+        "source": lambda method: method.source,
+    },
+    "sde": {
+        "method": lambda method: method.name,
+        "calculus": lambda method: ", ".join(method.calculus),
+        "noise": _noise,
+        "strong order": _strong,
+        "weak order": _weak,
+        "adaptive": _adaptive,
+        "f + g": _evaluations,
+        "asks for": lambda method: INFORMATION[method.levy] + " (general)" * method.levy_mixed_only,
+        "source": lambda method: method.source,
+    },
+}

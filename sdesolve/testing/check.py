@@ -1,181 +1,203 @@
-"""Checks of what a problem promises: what a solver relies on, and cannot see in the numbers of a solve."""
+"""check_problem: what a solver relies on and cannot see in the numbers of a solve."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations
+import math
+from collections.abc import Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdesolve.coupling import refuse_coupled, same
-from sdesolve.errors import FunctionError
+from sdesolve.capture import captured, refuse_training
+from sdesolve.errors import CoupledTrajectoriesError, FunctionError, message
 from sdesolve.problem import ODE, SDE
-from sdesolve.request import check_problem_type
-from sdesolve.state import StateSpec, state_spec
+from sdesolve.request import check_problem_type, refuse_complex_noise
+from sdesolve.state import state_spec
 from sdesolve.system import System
+from sdesolve.testing.commutators import not_commutative
+from sdesolve.testing.functions import Function, Functions
+from sdesolve.testing.moves import KINDS, SIZES, Mover, distance
+from sdesolve.testing.places import component, where
+from sdesolve.testing.promises import Look, not_additive, not_diagonal, read_other_times, read_other_trajectories
 
-#: pairs of columns of the diffusion whose commutator is looked at, and directions along which derivatives are taken
-MOST_PAIRS, DIRECTIONS = 32, 8
+Fault = FunctionError | CoupledTrajectoriesError
 
 
 def check_problem(
     problem: ODE | SDE,
     y0: Any,
-    t: float | Sequence[float] = (0.0, 1.0),
+    t: float | Sequence[float] | Tensor = (0.0, 1.0),
     *,
     tolerance: float | None = None,
     seed: int = 0,
 ) -> None:
-    """Check an ODE or SDE at ``y0`` and at states near it, at the times ``t``.
+    """Check an ODE or SDE at ``y0`` and at states near it, at the times ``t`` and at one between them.
 
     - The functions return finite numbers of the right shape and dtype, leave their arguments alone, give the same
-      values when asked again, and do not let trajectories read each other.
+      values when asked again, and do not let trajectories read each other, nor each other's times.
     - ``noise="diagonal"``: component i of the diffusion depends on component i of y alone.
     - ``additive=True``: the diffusion does not depend on y.
     - ``commutative=True``: sum_i g_ij dg_kl/dy_i = sum_i g_il dg_kj/dy_i for all columns j and l.
 
-    The last three are promises: solves rely on them, and lose their order of convergence where they are false. They are
-    looked at by derivatives along random directions (forward mode), for "diagonal" those of half of the components:
-    a coupling of two components is overlooked with a probability of 2^-8 a time.
+    The last three are promises: solves rely on them, and lose their order of convergence where they are false. To find
+    a dependence, the rest of the state is moved, and what must not change is compared; every pair of components and
+    every pair of trajectories is told apart so. Commutators of the columns take derivatives, in forward mode where the
+    diffusion has them, else central differences. States at which a function raises, or gives NaN or infinity, are
+    passed over, except y0 itself.
 
     Parameters
     ----------
     problem : an :class:`ODE` or :class:`SDE`.
-    y0 : a state, as for ``solve``.
-    t : times to look at.
-    tolerance : derivatives below it, relative to the largest, are 0. Default: the rounding unit of y0's dtype, to the
-        power of 3/4.
-    seed : of the states and directions.
+    y0 : a state, as for ``solve``. Several trajectories that differ are several places to look at.
+    t : one time, or times to look at; of two or more, a time between the first and the last is added.
+    tolerance : changes below it, relative to the number that changes, are rounding. Default: 16 rounding units of y0's
+        dtype; for commutators, their power of 3/4.
+    seed : of the states and moves.
 
     Raises
     ------
-    FunctionError : a ValueError that says what was found, where, and what to write instead. CoupledTrajectoriesError :
-        trajectories read each other.
+    FunctionError : what was found, where, and what to write instead; if several promises are broken, all of them.
+    CoupledTrajectoriesError : trajectories read each other, and nothing else was found.
+    TrainingModeError : as in ``solve``. (These three are ValueErrors.)
+    ValueError, TypeError : an argument that makes no sense.
 
     Examples
     --------
     >>> import torch, sdesolve as ss
-    >>> ss.testing.check_problem(ss.SDE(lambda t, y: -y, lambda t, y: 0.1 * y.flip(-1)), torch.ones(3, 2))
-    Traceback (most recent call last):
-        ...
-    sdesolve.errors.FunctionError: diffusion: component ...
+    >>> ss.testing.check_problem(ss.SDE(lambda t, y: -y, lambda t, y: 0.1 * y), torch.ones(1, 2))
+    >>> try:
+    ...     ss.testing.check_problem(ss.SDE(lambda t, y: -y, lambda t, y: 0.1 * y.flip(-1)), torch.ones(1, 2))
+    ... except ValueError as error:
+    ...     print(str(error)[:75])
+    diffusion: component (0,) of trajectory 0 changes with component (1,) of y
     """
-    problem = check_problem_type(problem)
-    spec, y = state_spec(y0, problem.batched)
-    system = System(problem, spec)
-    generator = torch.Generator().manual_seed(seed)
-    small = torch.finfo(spec.dtype.to_real()).eps ** 0.75 if tolerance is None else tolerance
-    for time in [t] if isinstance(t, (int, float)) else t:
-        for state in _states(y.detach(), generator):
-            at = torch.as_tensor(time, dtype=spec.time_dtype, device=spec.device)
-            _check_functions(system, at, state)
-            if system.is_sde:
-                _check_promises(system, at, state, small, generator)
+    check = _Check(check_problem_type(problem), y0, _times(t), _tolerance(tolerance), seed)
+    check.run()
+    faults = list(check.faults.values())
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise FunctionError("\n".join([f"problem: {len(faults)} faults.", *(f"- {fault}" for fault in faults)]))
 
 
-def _states(y: Tensor, generator: torch.Generator) -> Iterator[Tensor]:
-    """The state itself, and two near it, in which no two components are equal."""
-    yield y
-    for size in (0.1, 1.0):
-        away = torch.randn(y.shape, generator=generator, dtype=y.dtype.to_real()).to(y.device, y.dtype)
-        yield y + size * (0.1 + y.abs()) * away
+def _times(t: Any) -> list[float]:
+    if isinstance(t, Tensor):
+        t = t.tolist()
+    found = [t] if isinstance(t, Real) else t
+    accepted = "a finite time, or a sequence of them"
+    if not isinstance(found, Sequence) or isinstance(found, str) or not all(isinstance(x, Real) for x in found):
+        raise TypeError(message("t", repr(t), accepted))
+    times = [float(x) for x in found]
+    if not times or not all(map(math.isfinite, times)):
+        raise ValueError(message("t", repr(t), accepted))
+    return times if len(times) == 1 else [*times, times[0] + 0.382 * (times[-1] - times[0])]
 
 
-def _check_functions(system: System, t: Tensor, y: Tensor) -> None:
-    spec = system.spec
-    functions: list[tuple[str, Callable[[Tensor], Tensor]]] = [(system.names[0], lambda y: system.drift(t, y))]
-    if system.is_sde:
-        functions.append(("diffusion", lambda y: system.diffusion_in_full(t, y)))
-    for name, function in functions:
-        with torch.no_grad():
-            value, again = function(y), function(y)
-        if not same(value, again):
-            raise FunctionError(
-                f"{name}: two evaluations at the same t and y differ, at t = {float(t):g}; accepted is a function of "
-                "(t, y). Does it draw random numbers, or keep state between calls?"
-            )
+def _tolerance(tolerance: Any) -> float | None:
+    if tolerance is not None and not (isinstance(tolerance, Real) and 0 < float(tolerance) < 1):
+        raise ValueError(message("tolerance", repr(tolerance), "None, or a number between 0 and 1"))
+    return None if tolerance is None else float(tolerance)
+
+
+class _Check:
+    """All that is looked at in one problem; ``faults`` holds the first fault of each kind."""
+
+    def __init__(self, problem: Any, y0: Any, times: list[float], tolerance: float | None, seed: int) -> None:
+        if not problem.allow_training:
+            refuse_training(captured(problem).modules)
+        self.spec, y = state_spec(y0, problem.batched)
+        self.system, self.y, self.times = System(problem, self.spec), y.detach(), times
+        refuse_complex_noise(self.system)
+        if not bool(torch.isfinite(self.y).all()):
+            raise ValueError(message("y0", "NaN or infinity", "finite numbers"))
+        unit = torch.finfo(self.spec.dtype).eps
+        self.tolerance = 16 * unit if tolerance is None else tolerance
+        self.commutator_tolerance = unit**0.75 if tolerance is None else tolerance
+        self.functions, self.mover = Functions(self.system, seed), Mover(seed)
+        self.faults: dict[tuple[str, str], Fault] = {}
+
+    def run(self) -> None:
+        """Look everywhere, less at what is known to be wrong."""
+        for time in self.times:
+            for function in self._functions(time):
+                try:
+                    self._look_around(function)
+                except FunctionError as fault:
+                    self._fault(function.name, "value", fault)
+        for name in self.system.names:
+            if not any(fault[0] == name for fault in self.faults):
+                self._fault(name, "times", read_other_times(self.functions, name, self.y, self.times, self.spec))
+
+    def _look_around(self, function: Function) -> None:
+        value = self._value(function)
+        if value is not None:
+            for kind, y in self._states(function):
+                self._look(function, y, kind)
+            self._repeats(function, value)
+
+    def _functions(self, time: float) -> Iterator[Function]:
+        for name in self.system.names:
+            if (name, "value") not in self.faults:
+                yield self.functions.readable(name, time, self.y)
+
+    def _fault(self, name: str, kind: str, fault: Fault | None) -> None:
+        if fault is not None:
+            self.faults.setdefault((name, kind), fault)
+
+    def _value(self, function: Function) -> Tensor | None:
+        """The value at y0, if it can be relied on."""
+        name = function.name
+        value = function.call(self.y)
         if not bool(torch.isfinite(value).all()):
-            raise FunctionError(
-                f"{name}: returned NaN or infinity at t = {float(t):g}, at y0 or at a state near it; accepted are "
-                "finite numbers. Where the equation ends there, check_problem should not look there."
-            )
-        if spec.batched and spec.batch > 1:
-            refuse_coupled(name, function, y, value, spec)
+            wrong = component(self.spec, tuple((~torch.isfinite(value)).nonzero()[0].tolist()), name == "diffusion")
+            text = f"{name}: returned NaN or infinity at y0 in {wrong}, {where(function)}; accepted: finite numbers."
+            self._fault(name, "value", FunctionError(text))
+            return None
+        return value if self._repeats(function, value) else None
 
+    def _repeats(self, function: Function, value: Tensor) -> bool:
+        """Whether the function gives at y0 what it gave before."""
+        if value.numel() == 0:
+            return True
+        size = value.abs()
+        away = distance(value, function.call(self.y))
+        if not bool((away > self.commutator_tolerance * size + self.tolerance * size.max()).any()):
+            return True
+        text = (
+            f"{function.name}: two evaluations at the same t and y differ, {where(function)}; accepted is a function "
+            "of (t, y). Does it draw random numbers, or keep state between calls?"
+        )
+        advice = "" if self.system.is_sde else " For noise write an SDE."
+        self._fault(function.name, "value", FunctionError(text + advice))
+        return False
 
-def _check_promises(system: System, t: Tensor, y: Tensor, small: float, generator: torch.Generator) -> None:
-    sde, spec = system.problem, system.spec
-    assert isinstance(sde, SDE)
-    g = lambda state: system.diffusion_in_full(t, state).clone()
-    with torch.no_grad():
-        value = g(y)
-    # what a derivative along a direction of size one would be, for a g that changes by its size over y's
-    scale = float(value.abs().max() / (1 + y.abs().max())) + torch.finfo(spec.dtype).tiny
-    draw = lambda: torch.randn(y.shape, generator=generator, dtype=spec.dtype).to(spec.device)
-    if sde.additive:
-        for _ in range(DIRECTIONS):
-            if float(_along(g, y, draw()).abs().max()) > small * scale:
-                raise FunctionError(
-                    f"diffusion: changes with y, at t = {float(t):g}, where the SDE says additive=True; accepted is a "
-                    "diffusion of t alone. Drop additive=True: methods for additive noise would lose their order."
-                )
-        return
-    if sde.noise == "diagonal":
-        _check_diagonal(g, t, y, small * scale, spec, generator, draw)
-    if sde.noise == "general" and sde.commutative:
-        _check_commutative(g, t, y, value, small, generator)
+    def _states(self, function: Function) -> Iterator[tuple[str, Tensor]]:
+        """y0, and states near it without its symmetries and zeros; and how to move from there."""
+        yield "relative", self.y
+        for kind, move in zip(KINDS[::2], KINDS[1:], strict=True):
+            for size in SIZES:
+                near = self.mover.near(self.y, kind, size)
+                value = function.tried(near)
+                if value is not None and bool(torch.isfinite(value).any()):
+                    yield move, near
+                    break
 
-
-def _check_diagonal(
-    g: Callable[[Tensor], Tensor],
-    t: Tensor,
-    y: Tensor,
-    small: float,
-    spec: StateSpec,
-    generator: torch.Generator,
-    draw: Callable[[], Tensor],
-) -> None:
-    """Along directions of some components alone, g of the others must not change."""
-    shape = spec.per_trajectory
-    count = max(torch.Size(shape).numel(), 1)
-    if count < 2:
-        return
-    for _ in range(DIRECTIONS):
-        moved = torch.rand(count, generator=generator) < 0.5
-        moved[int(torch.randint(count, (), generator=generator))] ^= bool(moved.all()) or not bool(moved.any())
-        mask = moved.reshape(shape).to(spec.device)
-        change = _along(g, y, torch.where(mask, draw(), 0.0)).abs()
-        wrong = (change > small) & ~mask
-        if bool(wrong.any()):
-            where = wrong.any(0) if spec.batched else wrong
-            component = tuple(where.nonzero()[0].tolist())
-            raise FunctionError(
-                f"diffusion: component {component} changes with other components of y, at t = {float(t):g}; accepted "
-                "with noise='diagonal' is a component i that depends on component i of y alone, as methods of order "
-                "above 1/2 need it. Write noise='general' with a diffusion (*y.shape, m): torch.diag_embed(g) has one "
-                "Brownian motion an element."
-            )
-
-
-def _check_commutative(
-    g: Callable[[Tensor], Tensor], t: Tensor, y: Tensor, value: Tensor, small: float, generator: torch.Generator
-) -> None:
-    pairs = list(combinations(range(value.shape[-1]), 2))
-    order = torch.randperm(len(pairs), generator=generator)[:MOST_PAIRS].tolist()
-    for j, k in (pairs[i] for i in order):
-        one, other = _along(g, y, value[..., k])[..., j], _along(g, y, value[..., j])[..., k]
-        size = float(torch.maximum(one.abs().max(), other.abs().max()))
-        if float((one - other).abs().max()) > small * max(size, torch.finfo(y.dtype).tiny):
-            raise FunctionError(
-                f"diffusion: columns {j} and {k} do not commute, at t = {float(t):g}, where the SDE says "
-                "commutative=True; accepted are columns with (dg_j/dy) g_k = (dg_k/dy) g_j. Drop commutative=True: "
-                "methods for commutative noise would have order 1/2."
-            )
-
-
-def _along(function: Callable[[Tensor], Tensor], y: Tensor, direction: Tensor) -> Tensor:
-    """The derivative along a direction."""
-    found: Tensor = torch.func.jvp(function, (y.contiguous(),), (direction.contiguous(),))[1]
-    return found
+    def _look(self, function: Function, y: Tensor, kind: str) -> None:
+        value = function.tried(y)
+        if value is None or y.numel() == 0:
+            return
+        name, system = function.name, self.system
+        look = Look(function, y, value, kind, self.mover, self.tolerance, self.spec)
+        if (name, "batch") not in self.faults:
+            self._fault(name, "batch", read_other_trajectories(look))
+        if name != "diffusion" or (name, "promise") in self.faults:
+            return
+        if system.additive:
+            self._fault(name, "promise", not_additive(look))
+        elif system.noise == "diagonal":
+            self._fault(name, "promise", not_diagonal(look))
+        elif system.noise == "general" and getattr(system.problem, "commutative", False):
+            tolerance = self.commutator_tolerance
+            self._fault(name, "promise", not_commutative(function, y, value, tolerance, self.mover, self.spec))
