@@ -43,6 +43,7 @@ def parser(workloads: Mapping[str, Workload]) -> argparse.ArgumentParser:
     reader.add_argument(
         "--second-process", action="store_true", help="time the first call in a second process too, where we compile"
     )
+    reader.add_argument("--quick", action="store_true", help="leave out the cases that take minutes to compile")
     reader.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     reader.add_argument("--docs", type=Path, metavar="FILE", help="write the page here, docs/benchmarks.md for one")
     reader.add_argument("--plot", type=Path, metavar="FOLDER", help="draw charts into this folder")
@@ -105,7 +106,7 @@ def measured(options: argparse.Namespace, workloads: Sequence[Workload]) -> tupl
             if options.quiet is not None:
                 wait_for_quiet(options.quiet)
 
-        run = run_workloads(workloads, options.repeats, on_turn, shown.record, device, second)
+        run = run_workloads(workloads, options.repeats, on_turn, shown.record, device, second, options.quick)
         figures = as_json(run, surroundings)
         shown.end(figures)
     if run.interrupted:

@@ -13,7 +13,7 @@ from benchmarks.run import Record, Run
 from benchmarks.timing import Measurement, fastest, ratio
 from benchmarks.workload import Target
 
-SCHEMA = 2
+SCHEMA = 3
 
 #: seconds that the first call of what we compile may take, here and in a second process
 FIRST_CALL, SECOND_PROCESS = 15.0, 4.0
@@ -46,6 +46,8 @@ def case_figures(record: Record) -> Figures:
         "processors_of_others": record.others,
         "agreement": {"measure": case.measure, "tolerance": case.tolerance} if case else None,
         "size": asdict(case.size) if case and case.size else None,
+        "precision": asdict(case.precision) if case and case.precision else None,
+        "row": asdict(case.row) if case and case.row else None,
         "best_peer": peer.contender.name if peer else None,
         "contenders": [contender_figures(m, found) for m in found],
         "targets": [target_figures(target, found) for target in case.targets] if case else [],
@@ -61,6 +63,8 @@ def contender_figures(m: Measurement, beside: Sequence[Measurement]) -> Figures:
         "status": m.status,
         "raised": m.raised or m.second_raised,
         "compiled": m.contender.compiled,
+        "evaluations": m.contender.evaluations,
+        "order": m.contender.order,
         "first_seconds": m.first,
         "second_process_seconds": m.second_process,
         "peak_bytes": m.peak,
@@ -115,6 +119,11 @@ def slowest_first(figures: Figures, key: str) -> tuple[float, str] | None:
         if c["compiled"] and c["role"] == "ours" and c[key] is not None
     ]
     return max(found, default=None)
+
+
+def stands_alone(case: Figures) -> bool:
+    """Whether a case is shown by itself, not as a point of a curve or a row of a table."""
+    return case["size"] is None and case["precision"] is None and case["row"] is None
 
 
 def verdict(holds: bool | None) -> str:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
-from benchmarks.figures import Figures, all_targets, caption, milliseconds, title, verdict
+from benchmarks.figures import Figures, all_targets, caption, milliseconds, stands_alone, title, verdict
 from benchmarks.report import HEADS, LEGEND, first_calls, row
+from benchmarks.work_precision import Curve, Diagram, diagrams
 
 MACHINE = ("processor", "cpu_capability", "device", "cpus", "threads", "system", "machine")
 NOT_VERSIONS = {*MACHINE, "date", "load_average"}
+
+WORK = """\
+order: at which the error should fall with the step. slope: at which it does. evaluations, ms: of drift and diffusion
+along a path, and of a run, for the error named; `~` beyond the steps that were measured. a step: time of one step of
+all paths, and of one path. Ours and torchsde run eagerly, diffrax compiled."""
 
 HEAD = """\
 # Benchmarks
@@ -30,7 +36,12 @@ def page(figures: Figures) -> str:
     if sentences:
         parts.append("\n".join(f"- {sentence}" for sentence in sentences) + "\n")
     parts += ["## Cases\n", f"{LEGEND} Medians are of {figures['settings']['repeats']} turns.\n"]
-    parts += [_case(case) for case in figures["cases"] if case["size"] is None]
+    parts += [_case(case) for case in figures["cases"] if stands_alone(case)]
+    shown = list(diagrams(figures))
+    if shown:
+        parts += ["## Error against work\n", f"{WORK}\n", *map(_diagram, shown)]
+    rows = [case for case in figures["cases"] if case["row"] is not None]
+    parts += [_rows(table, list(cases)) for table, cases in groupby(rows, lambda case: case["row"]["table"])]
     sized = [case for case in figures["cases"] if case["size"] is not None]
     if sized:
         parts += ["## How cost grows\n", "Medians in milliseconds.\n"]
@@ -88,6 +99,74 @@ def _answer(contender: Figures) -> str:
     if contender["status"] != "measured":
         return str(contender["status"])
     return "agrees" if contender["error"] is not None else ""
+
+
+def _diagram(diagram: Diagram) -> str:
+    """A row for each contender, those first that need the fewest evaluations."""
+    goal = f"{diagram.goal:g}"
+    heads = (
+        "",
+        "order",
+        "slope",
+        "least error",
+        f"evaluations for {goal}",
+        f"ms for {goal}",
+        "us a step",
+        "ns a step, path",
+    )
+
+    def evaluations(curve: Curve) -> tuple[float, bool] | None:
+        return curve.work_for(diagram.goal, lambda point: point.evaluations)
+
+    def cells(curve: Curve) -> Iterator[str]:
+        time = curve.work_for(diagram.goal, lambda point: 1e3 * point.seconds)
+        yield curve.name
+        yield "" if curve.order is None else f"{curve.order:g}"
+        yield "" if curve.slope is None else f"{curve.slope:.2f}"
+        yield f"{curve.points[-1].error:.2g}"
+        yield from map(_work, (evaluations(curve), time))
+        yield f"{1e6 * curve.step:,.3g}"
+        yield f"{1e9 * curve.step_and_path:,.3g}"
+
+    ranked = sorted(diagram.curves, key=lambda curve: (evaluations(curve) or (float("inf"), True))[0])
+    parts = [
+        f"### {diagram.group}, {diagram.paths:,} paths\n",
+        _table(heads, map(tuple, map(cells, ranked)), range(1, 8)),
+    ]
+    parts += [f"- {name}: {why}\n" for name, why in diagram.failed.items()]
+    return "\n".join(parts)
+
+
+def _work(found: tuple[float, bool] | None) -> str:
+    if found is None:
+        return ""
+    value, beyond = found
+    return f"{'~' if beyond else ''}{value:,.0f}" if value >= 100 else f"{'~' if beyond else ''}{value:.3g}"
+
+
+def _rows(table: str, cases: Sequence[Figures]) -> str:
+    """A row for each case, columns for each contender; the error of the last one, and its first call."""
+    names = list(dict.fromkeys(c["name"] for case in cases for c in case["contenders"]))
+    lines = []
+    for case in cases:
+        found = {c["name"]: c for c in case["contenders"]}
+        last = found[names[-1]]
+        error, first = last["error"], last["first_seconds"]
+        lines.append(
+            (
+                case["row"]["head"],
+                *(_median(found.get(name)) for name in names),
+                "" if first is None else f"{first:.1f}",
+                "" if error is None else f"{float(error):.1e}",
+                _answer(last),
+            )
+        )
+    heads = ("", *(f"{name} ms" for name in names), "first s", "error", "answer")
+    notes = [
+        f"- {title(case)}, {c['name']}: {c['raised']}\n" for case in cases for c in case["contenders"] if c["raised"]
+    ]
+    parts = [f"### {table}\n", _table(heads, lines, range(1, len(names) + 3)), f"{caption(cases[0])}\n", *notes]
+    return "\n".join(parts)
 
 
 def _curve(group: str, cases: Sequence[Figures]) -> str:

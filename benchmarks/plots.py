@@ -7,7 +7,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import Figures, title
+from benchmarks.figures import Figures, stands_alone, title
+from benchmarks.work_precision import Curve, Diagram, Point, diagrams
 
 COLOURS = {"ours": "tab:blue", "peer": "tab:orange", "hand": "tab:green", "floor": "tab:grey"}
 LABELS = {"ours": "sdesolve", "peer": "peers", "hand": "written by hand", "floor": "floor"}
@@ -18,12 +19,13 @@ Panel = tuple[str, Sequence[Figures], str, Callable[[Figures], float]]
 
 
 def plot(figures: Figures, folder: Path) -> list[Path]:
-    """Draw what there is to draw into the folder; returns the files: ``relative.png``, ``scaling.png``."""
+    """Draw what there is to draw into the folder; returns the files: ``relative.png``, ``scaling.png``,
+    and ``work_precision_PROBLEM.png``."""
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    compared = [case for case in figures["cases"] if case["size"] is None and _relative(case)]
+    compared = [case for case in figures["cases"] if stands_alone(case) and _relative(case)]
     sized = [case for case in figures["cases"] if case["size"] is not None]
     if compared:
         rows = sum(len(_relative(case)) for case in compared)
@@ -35,6 +37,10 @@ def plot(figures: Figures, folder: Path) -> list[Path]:
         figure = Figure(figsize=(10, 4 * ((len(_panels(groups)) + 1) // 2)), layout="constrained")
         draw_curves(figure, groups)
         written.append(_save(figure, folder / "scaling.png"))
+    for diagram in diagrams(figures):
+        figure = Figure(figsize=(14, 7), layout="constrained")
+        draw_diagram(figure, diagram)
+        written.append(_save(figure, folder / diagram.file))
     return written
 
 
@@ -100,6 +106,42 @@ def draw_curves(figure: Any, groups: Sequence[tuple[str, Sequence[Figures]]]) ->
         axes.legend(frameon=False, fontsize=8)
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
+
+
+def draw_diagram(figure: Any, diagram: Diagram) -> None:
+    """Error against evaluations, and against time; ours in colours, peers dashed, the best of each order first."""
+    from matplotlib import colormaps
+
+    axes: Sequence[Any] = figure.subplots(1, 2, sharey=True)
+    works: Sequence[tuple[str, Callable[[Point], float | None]]] = (
+        ("evaluations of drift and diffusion along a path", lambda point: point.evaluations),
+        ("ms", lambda point: 1e3 * point.seconds),
+    )
+    ranked = sorted(diagram.curves, key=lambda curve: (curve.role, -(curve.order or 0), curve.points[-1].error))
+    ours = [curve for curve in ranked if curve.role == "ours"]
+    bright = colormaps["tab20"].colors  # type: ignore[attr-defined]
+    colours = [*bright[:14], *bright[16:], *colormaps["Dark2"].colors[:-1]]  # type: ignore[attr-defined]
+
+    def style(number: int, curve: Curve) -> dict[str, Any]:
+        if curve.role == "ours":
+            return {"color": colours[number % len(colours)], "marker": MARKERS[number % len(MARKERS)]}
+        number -= len(ours)
+        dashes = (0, (1, 1)) if curve.name.startswith("diffrax") else (0, (5, 2))
+        grey = 0.2 + 0.5 * (number % 5) / 4
+        return {"color": (grey,) * 3, "marker": MARKERS[number % len(MARKERS)], "linestyle": dashes, "markersize": 4}
+
+    for place, (label, work) in zip(axes, works, strict=True):
+        for number, curve in enumerate(ranked):
+            points = [(w, point.error) for point in curve.points if (w := work(point)) is not None]
+            if points:
+                name = curve.name if curve.order is None else f"{curve.name}, {curve.order:g}"
+                place.plot(*zip(*points, strict=True), linewidth=1.3, label=name, **style(number, curve))
+        place.axhline(diagram.goal, color="black", linewidth=0.6)
+        place.set(xscale="log", yscale="log", xlabel=label)
+        place.grid(alpha=0.3)
+    axes[0].set_ylabel("E|X - X^h|")
+    figure.suptitle(f"{diagram.group}, {diagram.paths:,} paths (after a name: its order)", size=10)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=7)
 
 
 def _panels(groups: Sequence[tuple[str, Sequence[Figures]]]) -> list[Panel]:

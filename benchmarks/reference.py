@@ -44,6 +44,14 @@ def stratonovich_heun(f: Field, g: Field, y: Tensor, steps: Tensor, increments: 
     return y
 
 
+def stratonovich_midpoint(f: Field, g: Field, y: Tensor, steps: Tensor, increments: Tensor) -> Tensor:
+    """The same by the midpoint method."""
+    for h, w in zip(steps, increments, strict=True):
+        z = y + (f(y) * h + g(y) * w) / 2
+        y = y + f(z) * h + g(z) * w
+    return y
+
+
 def is_brownian(increments: Tensor) -> bool:
     """Whether W(1), W(1)^2 and the quadratic variation on [0, 1] have means 0, 1 and 1, within 5 standard errors.
 

@@ -62,18 +62,19 @@ def run_workloads(
     on_record: Callable[[Record], None] = lambda record: None,
     device: torch.device = CPU,
     second_process: SecondProcess | None = None,
+    quick: bool = False,
 ) -> Run:
     """Measure all cases of the workloads.
 
     on_turn : called before each turn of a contender. on_record : called with each case that is finished, or, after
     Ctrl-C, with the one that is not. second_process : from names of workload, case, contender and device to the
-    seconds of the first call in a new process; asked for those that compile.
+    seconds of the first call in a new process; asked for those that compile. quick : leave out cases that are slow.
     """
     run = Run(repeats, [workload.name for workload in workloads])
     try:
         for workload in workloads:
             try:
-                cases = [_on(device, case) for case in workload.cases(device)]
+                cases = [_on(device, case) for case in workload.cases(device) if not (quick and case.slow)]
             except Exception as error:
                 run.records.append(Record(workload, None, raised=f"{type(error).__name__}: {error}"))
                 on_record(run.records[-1])

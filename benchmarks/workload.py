@@ -21,6 +21,8 @@ class Contender:
     needs : the package that it uses; it is imported before the clock starts, and reported if it is not there.
     program : the program that it needs on the path, a compiler.
     compiled : its first call is measured in a second process too, if that is asked for.
+    evaluations : of drift and diffusion along a trajectory in a run, for a diagram of error against work; order : at
+    which the error should fall there.
     cpu_only : left out on other devices. turns : the most turns it takes, for what is very slow.
     """
 
@@ -32,6 +34,8 @@ class Contender:
     compiled: bool = False
     cpu_only: bool = False
     turns: int | None = None
+    evaluations: int | None = None
+    order: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,38 @@ class Size:
 
 
 @dataclass(frozen=True)
+class Precision:
+    """Where a case stands in a diagram of error against work: ``group`` names the problem, which is solved along so
+    many ``paths`` with so many ``steps``. goal : the error for which tables tell the work."""
+
+    group: str
+    paths: int
+    steps: int
+    goal: float
+
+    def __str__(self) -> str:
+        return f"{self.group}, {self.steps} steps"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A case that is a row of a table of like cases: the table's title, and what stands before the row."""
+
+    table: str
+    head: str
+
+    def __str__(self) -> str:
+        return f"{self.table}: {self.head}"
+
+
+@dataclass(frozen=True)
 class Case:
     """Contenders that do the same work, and how to tell that they did.
 
     name : the sizes. contenders : in the order in which they take turns.
     error : how wrong an answer is. measure : what that number is, in words. tolerance : what it may be at most.
-    targets : what must come out. size : for a case that is a point of a curve.
+    targets : what must come out. size : for a case that is a point of a curve; precision : for one of a diagram of
+    error against work; row : for one of a table. slow : left out where little time is to be spent.
     """
 
     name: str
@@ -77,6 +107,9 @@ class Case:
     tolerance: float
     targets: Sequence[Target] = ()
     size: Size | None = None
+    precision: Precision | None = None
+    row: Row | None = None
+    slow: bool = False
 
 
 @dataclass(frozen=True)

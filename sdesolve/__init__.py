@@ -8,7 +8,9 @@ from sdesolve import errors, methods, testing
 from sdesolve.adjoint import Backsolve, Checkpoint, Direct, Reversible
 from sdesolve.brownian import BrownianPath
 from sdesolve.errors import CompileError, SolveError, SolveInterrupted
+from sdesolve.langevin import Langevin
 from sdesolve.problem import ODE, SDE, Problem, time_reversed
+from sdesolve.semilinear import Semilinear
 from sdesolve.solution import Solution, Stats, Status
 from sdesolve.solve import solve
 from sdesolve.state import batch_time
@@ -25,8 +27,10 @@ __all__ = [
     "Checkpoint",
     "CompileError",
     "Direct",
+    "Langevin",
     "Problem",
     "Reversible",
+    "Semilinear",
     "Solution",
     "SolveError",
     "SolveInterrupted",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sdesolve.errors import message
+from sdesolve.state import StateSpec
 
 NOISES = ("diagonal", "scalar", "general")
 CALCULI = ("ito", "stratonovich")
@@ -26,7 +27,15 @@ def _one_of(argument: str, got: object, accepted: tuple[str, ...]) -> None:
 
 
 class Problem(nn.Module):
-    """What ODE and SDE share.
+    """What all problems share.
+
+    Class attributes
+    ----------------
+    kind : what the problem is, by the name of its class in ``sdesolve``.
+    functions : what messages call the drift and, if there is one, the diffusion.
+    given : names of what the user gives.
+    noise : form of the noise; None: there is none.
+    additive, commutative, calculus : see :class:`SDE`; None without noise.
 
     Parameters
     ----------
@@ -36,9 +45,13 @@ class Problem(nn.Module):
     allow_training : accept modules in training mode that draw noise or move buffers (dropout, batch norm).
     """
 
-    #: what the problem is, by the name of its class in ``sdesolve``
     kind: str = ""
+    functions: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    noise: str | None = None
+    additive: bool = False
     commutative: bool = False
+    calculus: str | None = None
 
     def __init__(self, *, batched: bool, vectorize: bool, allow_training: bool) -> None:
         super().__init__()
@@ -63,6 +76,9 @@ class Problem(nn.Module):
         else:
             setattr(self, name, function)
 
+    def check_state(self, spec: StateSpec) -> None:
+        """Raise for a start that the problem cannot have."""
+
 
 class ODE(Problem):
     """dy/dt = f(t, y).
@@ -83,6 +99,7 @@ class ODE(Problem):
     """
 
     kind = "ODE"
+    functions = given = ("f",)
     f: Callable[[Tensor, Any], Any]
 
     def __init__(
@@ -125,6 +142,10 @@ class SDE(Problem):
     """
 
     kind = "SDE"
+    functions = ("drift", "diffusion")
+    given: tuple[str, ...] = ("drift", "diffusion")
+    noise: str
+    calculus: str
     drift: Callable[[Tensor, Any], Any]
     diffusion: Callable[[Tensor, Any], Any]
 

@@ -18,7 +18,7 @@ from sdesolve.brownian import BrownianPath
 from sdesolve.errors import message
 from sdesolve.methods import choose, names
 from sdesolve.methods.method import Method
-from sdesolve.problem import ODE, SDE, Problem
+from sdesolve.problem import Problem
 from sdesolve.state import StateSpec
 from sdesolve.step_size import PID
 from sdesolve.system import System
@@ -26,9 +26,10 @@ from sdesolve.system import System
 
 def check_problem_type(problem: Any) -> Problem:
     """The problem, if it is one."""
-    if not isinstance(problem, (ODE, SDE)):
+    if not isinstance(problem, Problem) or not problem.functions:
         advice = "Wrap your function: ss.ODE(f), or ss.SDE(drift, diffusion)."
-        raise TypeError(message("problem", type(problem).__name__, "an sdesolve.ODE or sdesolve.SDE", advice))
+        accepted = "an sdesolve.ODE, SDE or Semilinear"
+        raise TypeError(message("problem", type(problem).__name__, accepted, advice))
     return problem
 
 

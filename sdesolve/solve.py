@@ -71,7 +71,7 @@ def solve(
 
     Parameters
     ----------
-    problem : an :class:`ODE` or :class:`SDE`.
+    problem : an :class:`ODE`, :class:`SDE` or :class:`Langevin`.
     y0 : start state, (batch, *state), or a pytree of such tensors; with ``batched=False`` in the problem, one
         trajectory without the batch dimension. float32, float64 (ODEs: complex too); dtype and device are kept.
     ts : output times, (T,), or (batch, T) for times of each trajectory's own; strictly monotone, forwards or backwards.
@@ -83,7 +83,7 @@ def solve(
         solve.
     method : name or method object. Default: ``"tsit5"`` for an ODE; for an SDE ``"sosra"`` if its noise is additive,
         ``"heun"`` if it is a Stratonovich one, and in the Ito calculus ``"sosri"`` for diagonal or scalar noise,
-        ``"euler_maruyama"`` for general noise.
+        ``"euler_maruyama"`` for general noise; ``"baoab"`` for Langevin dynamics.
     dt : fixed steps: each output interval gets ceil(gap/dt) equal steps. With tolerances or a controller it is the
         first step.
     rtol, atol : adaptive steps. ODE default, without dt: 1e-5 and 1e-7; an SDE needs dt or one of them. If one is given
@@ -151,6 +151,7 @@ def solve(
     if events is not None:
         raise ValueError(message("events", repr(events), "None: events are not there yet"))
     spec, y = state_spec(y0, problem.batched)
+    problem.check_state(spec)
     system = System(problem, spec)
     refuse_complex_noise(system)
     times, columns, eps = read_times(ts, spec)

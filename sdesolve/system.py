@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sdesolve.errors import FunctionError
-from sdesolve.problem import ODE, SDE, Problem
+from sdesolve.problem import SDE, Problem
+from sdesolve.semilinear import Semilinear
 from sdesolve.state import StateSpec
 
 
@@ -24,28 +25,27 @@ class System:
 
     def __init__(self, problem: Problem, spec: StateSpec) -> None:
         self.problem, self.spec = problem, spec
-        self.is_sde = isinstance(problem, SDE)
-        self.noise: str | None = problem.noise if isinstance(problem, SDE) else None
-        self.additive = isinstance(problem, SDE) and problem.additive
-        self.calculus: str | None = problem.calculus if isinstance(problem, SDE) else None
-        self.names = ("drift", "diffusion") if self.is_sde else ("f",)
+        self.is_sde = problem.noise is not None
+        self.noise, self.additive, self.calculus = problem.noise, problem.additive, problem.calculus
+        self.names = problem.functions if self.is_sde else problem.functions[:1]
         self._returned: dict[str, tuple[Tensor, int | None]] = {}
-        self._drift: Callable[..., Any]
-        if isinstance(problem, SDE):
-            self._drift, self._diffusion = problem.drift, problem.diffusion
-        elif isinstance(problem, ODE):
-            self._drift = problem.f
+        self._drift: Callable[..., Any] = getattr(problem, problem.functions[0])
+        self._diffusion: Any = getattr(problem, self.names[1]) if self.is_sde else None
 
     @property
     def structure(self) -> Any:
         """What tells this system's functions from another's, for compiled code."""
-        problem = self.problem
-        names = ("drift", "diffusion") if self.is_sde else ("f",)
-        return (type(problem), *(_structure(getattr(problem, name)) for name in names))
+        return (type(self.problem), *(_structure(getattr(self.problem, name)) for name in self.problem.given))
 
     def resized(self, batch: int) -> System:
         """The same for another number of trajectories."""
         return System(self.problem, self.spec.resized(batch))
+
+    def stratonovich(self) -> System:
+        """The same process in the calculus of the chain rule, which for additive noise is both."""
+        if not isinstance(self.problem, SDE):
+            return self
+        return System(self.problem.to_calculus("stratonovich"), self.spec)
 
     def _call(self, name: str, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
         spec = self.spec
@@ -149,8 +149,20 @@ class System:
         spec = self.spec
         return isinstance(out, Tensor) and spec.tree is None and out.shape == spec.shape and out.dtype == spec.dtype
 
+    def coefficient(self, name: str, t: Tensor) -> Tensor:
+        """A, g or integral of a semilinear problem; broadcasts against y."""
+        assert isinstance(self.problem, Semilinear)
+        return self.problem.coefficient(name, t, self.spec)
+
     def drift(self, t: Tensor, y: Tensor) -> Tensor:
-        """f(t, y) with y's shape."""
+        """f(t, y) with y's shape; A y + f(t, y) for a semilinear problem."""
+        if not isinstance(self.problem, Semilinear):
+            return self.rest(t, y)
+        linear = self.coefficient("A", t) * y
+        return linear if self._drift is None else linear + self.rest(t, y)
+
+    def rest(self, t: Tensor, y: Tensor) -> Tensor:
+        """f(t, y) with y's shape: of the drift, what is not A y."""
         name, spec = self.names[0], self.spec
         found = self._call(name, self._drift, t, y)
         if self._fits(found):
@@ -173,6 +185,8 @@ class System:
 
     def diffusion(self, t: Tensor, y: Tensor) -> Tensor:
         """g(t, y): broadcastable to y's shape, or to (*y.shape, m) for general noise."""
+        if isinstance(self.problem, Semilinear):
+            return self.coefficient("g", t)
         spec, general = self.spec, self.noise == "general"
         found = self._call("diffusion", self._diffusion, t, y)
         if not general and self._fits(found):
@@ -224,10 +238,13 @@ class System:
 
     def moved(self, y: Tensor, h: Tensor, f: Tensor, g: Tensor, w: Tensor, part: float = 1.0) -> Tensor:
         """y + part (h f + g dW)."""
-        y = torch.addcmul(y, f, h, value=part)
-        if self.noise == "diagonal" and self.spec.batched:
-            return torch.addcmul(y, g, w, value=part)
-        return torch.add(y, self.noise_term(g, w), alpha=part)
+        return self.plus_noise(torch.addcmul(y, f, h, value=part), g, w, part)
+
+    def plus_noise(self, y: Tensor, g: Tensor, w: Tensor, part: float = 1.0) -> Tensor:
+        """y + part g dW."""
+        if self.noise == "general":
+            return torch.add(y, self.noise_term(g, w), alpha=part)
+        return torch.addcmul(y, g, self._beside(w), value=part)
 
     def noise_term(self, g: Tensor, w: Tensor) -> Tensor:
         """g dW: elementwise, one w for all elements, or a matrix-vector product."""
@@ -261,7 +278,9 @@ class System:
 
 
 def _structure(thing: Any) -> Any:
-    """The code of a function, or the type of an object that is called."""
+    """The code of a function, the type of an object that is called, or a number."""
+    if isinstance(thing, float):
+        return thing
     if isinstance(thing, types.FunctionType):
         return thing.__code__
     if isinstance(thing, types.MethodType):

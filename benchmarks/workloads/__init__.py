@@ -11,6 +11,7 @@ from benchmarks.workloads import (
     neural_sde,
     neural_sde_gradients,
     scaling,
+    sde,
 )
 
 WORKLOADS: dict[str, Workload] = {
@@ -23,6 +24,7 @@ WORKLOADS: dict[str, Workload] = {
         neural_sde_gradients,
         likelihood,
         adaptive_sde,
+        sde,
         scaling,
         gradients,
     )

@@ -56,7 +56,7 @@ class AdjointSystem(System):
         self.width = prod(system.spec.shape)
         self.sizes = [self.width, self.width, *(self._flat(p).numel() for p in parameters)]
         self.spec = StateSpec(1, False, (sum(self.sizes),), system.spec.dtype, system.spec.device)
-        self.is_sde, self.noise, self.names = False, None, system.names
+        self.is_sde, self.noise, self.additive, self.names = False, None, False, system.names
         self.origin: Tensor | None = None
         self.end: Tensor | None = None
         self.speed: Tensor | None = None

@@ -21,11 +21,11 @@ class Backsolve(Way):
     """The continuous adjoint, in memory that does not grow with the steps: gradients that are right up to the error of
     the solve and of one more.
 
-    ODE: the state and its adjoint are solved backwards by the same method, once however many outputs there are; with
-    fixed steps by the same steps, otherwise by steps of its own. SDE: along the same Brownian path by the same steps in
-    reverse, with Heun's method for the Stratonovich form of the equation; error of order 1 in the step where the noise
-    commutes (diagonal, scalar, additive), 1/2 where it does not. An equation that forgets its past fast is unstable
-    backwards: there ``"checkpoint"`` is right. One derivative.
+    ODE: the state and its adjoint are solved backwards by the same method (tsit5 instead of an exponential one), once
+    however many outputs there are; with fixed steps by the same steps, otherwise by steps of its own. SDE: along the
+    same Brownian path by the same steps in reverse, with Heun's method for the Stratonovich form of the equation; error
+    of order 1 in the step where the noise commutes (diagonal, scalar, additive), 1/2 where it does not. An equation
+    that forgets its past fast is unstable backwards: there ``"checkpoint"`` is right. One derivative.
 
     Parameters
     ----------

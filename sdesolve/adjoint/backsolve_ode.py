@@ -36,6 +36,7 @@ from sdesolve.capture import Captured
 from sdesolve.clock import Landings
 from sdesolve.compiled.lift import Lifted
 from sdesolve.compiled.step import lifted_drift
+from sdesolve.methods import METHODS
 from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result, first_time
 from sdesolve.solution import Status
 from sdesolve.step_size import StepTable
@@ -118,6 +119,9 @@ def solve_adjoint(
 ) -> list[Tensor]:
     """dL/dy0 and dL/dp from dL/dys; (T, batch, ...) both. Failed trajectories have no part in it. lifted : the drift as
     a pure function, for a compiled solve. progress : of a solve that did not stop at its outputs."""
+    if plan.method.made_for is not None:
+        # the equation of (y, a, dL/dp) is not written as a semilinear one
+        plan = replace(plan, method=METHODS["ode", "tsit5"])
     system = AdjointSystem(plan.system, parameters, isinstance(plan, AdaptivePlan) and not plan.shared, lifted, control)
     wrong = status != Status.SUCCESS
     if wrong.any():

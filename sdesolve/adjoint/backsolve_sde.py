@@ -22,7 +22,6 @@ from sdesolve.adjoint.retrace import Found, Tape
 from sdesolve.adjoint.trail import Trail, gradient, restored
 from sdesolve.methods.method import Increments, State
 from sdesolve.methods.reversible import change_by, fields_at
-from sdesolve.problem import SDE
 from sdesolve.solution import Status
 from sdesolve.system import System
 
@@ -38,9 +37,8 @@ class AlongPath:
 
     def back(self, trail: Trail, tape: Tape, y0: Tensor, ys: Tensor, grad: Tensor, parameters: list[Tensor]) -> Found:
         """Gradients by y0 and the parameters."""
-        problem = trail.system.problem
-        assert isinstance(problem, SDE) and tape.last is not None
-        system, pull = System(problem.to_calculus("stratonovich"), trail.system.spec), Pull(parameters)
+        assert tape.last is not None
+        system, pull = trail.system.stratonovich(), Pull(parameters)
         y = trail.followed(State(tape.last.y)).y
         a = torch.zeros_like(y)
         with torch.no_grad():

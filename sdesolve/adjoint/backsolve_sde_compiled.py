@@ -16,9 +16,7 @@ from sdesolve.compiled.replay import Cotangents, Tensors, example_of
 from sdesolve.compiled.step import lifted_change
 from sdesolve.methods.method import State
 from sdesolve.plan import FixedPlan
-from sdesolve.problem import SDE
 from sdesolve.solution import Status
-from sdesolve.system import System
 
 
 class CompiledAlongPath(CompiledFixed):
@@ -32,10 +30,8 @@ class CompiledAlongPath(CompiledFixed):
 
     def lift(self, y0: Tensor) -> Lifted:
         """f h + g dW."""
-        problem, spec = self.plan.system.problem, self.plan.system.spec
-        assert isinstance(problem, SDE)
-        system = System(problem.to_calculus("stratonovich"), spec)
-        example = example_of(fixed_entries(self.loop)(self.loop.start(y0), 0, 1)[0], spec)
+        system = self.plan.system.stratonovich()
+        example = example_of(fixed_entries(self.loop)(self.loop.start(y0), 0, 1)[0], system.spec)
         lifted = lifted_change(system, self.plan.method, y0, example)
         self.change = lifted.pure
         return lifted

@@ -68,6 +68,8 @@ class Reversible(Way):
                 )
                 raise ValueError(message("adjoint", "'reversible' for an Ito SDE", accepted, advice))
             method = "reversible_heun"
+        elif method is None:
+            method = "tsit5"
         chosen = choose(system, method)
         if isinstance(chosen, ReversibleMethod):
             return chosen

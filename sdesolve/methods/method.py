@@ -35,7 +35,7 @@ class Increments(NamedTuple):
 
     def at(self, c: float) -> Tensor:
         """t0 + c h, between t0 and t1 as rounded, which h is not: nothing is evaluated past the last output time."""
-        return self.t1 if c == 1 else self.t0 if c == 0 else self.t0 + c * (self.t1 - self.t0)
+        return self.t1 if c == 1 else self.t0 if c == 0 else torch.lerp(self.t0, self.t1, c)
 
 
 class Step(NamedTuple):

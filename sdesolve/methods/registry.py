@@ -5,6 +5,8 @@ from __future__ import annotations
 from sdesolve.errors import message
 from sdesolve.methods.euler_maruyama import EULER_MARUYAMA
 from sdesolve.methods.explicit import EXPLICIT
+from sdesolve.methods.exponential import EXPONENTIAL
+from sdesolve.methods.langevin import LANGEVIN
 from sdesolve.methods.log_ode import LOG_ODE
 from sdesolve.methods.method import Method
 from sdesolve.methods.milstein import DERIVATIVE_FREE_MILSTEIN, MILSTEIN
@@ -34,6 +36,8 @@ METHODS: dict[tuple[str, str], Method] = {
         PLATEN,
         *WEAK,
         *REVERSIBLE,
+        *LANGEVIN,
+        *EXPONENTIAL,
     )
 }
 

@@ -10,7 +10,9 @@ of weights b, bw, bh on the same stages.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from sdesolve.methods.method import Increments, Method, State, Step, combine
@@ -20,6 +22,13 @@ Row = tuple[float, ...]
 Rows = tuple[Row, ...]
 
 
+class Terms(NamedTuple):
+    """What is not zero in a sum: numbers of stages, with the weight of f, and those of W g and H g."""
+
+    drifts: tuple[tuple[int, float], ...]
+    noises: tuple[tuple[int, float, float], ...]
+
+
 @dataclass(frozen=True)
 class Weights:
     """Of the stages in the solution: b of f, bw and bh of g."""
@@ -27,6 +36,13 @@ class Weights:
     b: Row
     bw: Row
     bh: Row = ()
+
+    @property
+    def terms(self) -> Terms:
+        stages = range(max(map(len, (self.b, self.bw, self.bh))))
+        pairs = ((i, _at(self.bw, i), _at(self.bh, i)) for i in stages)
+        drifts = tuple((i, b) for i, b in enumerate(self.b) if b != 0)
+        return Terms(drifts, tuple((i, w, area) for i, w, area in pairs if w != 0 or area != 0))
 
 
 @dataclass(frozen=True)
@@ -87,42 +103,76 @@ class StratonovichRungeKutta(Method):
         self.name, self.tableau, self.source = name, tableau, source
         self.order, self.order_commutative, self.order_additive = strong
         self.weak_order, self.weak_order_commutative, self.weak_order_additive = weak
-        self.difference = tableau.difference
-        self.error_order = None if self.difference is None else error_order
+        self.error_order = None if tableau.difference is None else error_order
         self.levy = "space-time" if tableau.space_time else None
         self.drifts = tableau.reads(tableau.a, tableau.weights.b)
         self.diffusions = tableau.reads((*tableau.aw, *tableau.ah), tableau.weights.bw, tableau.weights.bh)
         self.drift_evaluations, self.diffusion_evaluations = sum(self.drifts), sum(self.diffusions)
+        rows = (Weights(*(_row(x, i) for x in (tableau.a, tableau.aw, tableau.ah))) for i in range(tableau.stages))
+        self.stages = tuple(zip(tableau.c, (row.terms for row in rows), self.drifts, self.diffusions, strict=True))
+        self.solution = tableau.weights.terms
+        self.difference = None if tableau.difference is None else tableau.difference.terms
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
-        tab, y = self.tableau, state.y
+        y = state.y
         F: list[Tensor] = []
         G: list[Tensor] = []
-        for i, c in enumerate(tab.c):
-            row = Weights(_row(tab.a, i), _row(tab.aw, i), _row(tab.ah, i))
-            z, t = y + _change(system, inc, row, F, G) if any(map(any, (row.b, row.bw, row.bh))) else y, inc.at(c)
+        for c, terms, reads_f, reads_g in self.stages:
+            z, t = _moved(system, inc, y, terms, F, G), inc.at(c)
             # a stage that no one reads stands in its place
-            F.append(system.drift(t, z) if self.drifts[i] else y)
-            G.append(system.diffusion(t, z) if self.diffusions[i] else y)
-        y1 = y + _change(system, inc, tab.weights, F, G)
+            F.append(system.drift(t, z) if reads_f else y)
+            G.append(system.diffusion(t, z) if reads_g else y)
+        y1 = _moved(system, inc, y, self.solution, F, G)
         if not error or self.difference is None:
             return Step(State(y1))
         return Step(State(y1), _change(system, inc, self.difference, F, G))
 
 
-def _change(system: System, inc: Increments, weights: Weights, F: list[Tensor], G: list[Tensor]) -> Tensor:
-    """h sum_i b_i f_i + sum_i (bw_i W + bh_i H) g_i; at least one weight is not zero."""
-    total = inc.h * combine(weights.b, F) if any(weights.b) else None
-    assert inc.w is not None
-    for i, g in enumerate(G):
-        w, area = _at(weights.bw, i), _at(weights.bh, i)
-        if w == 0 and area == 0:
-            continue
-        moved = combine((w, area), [inc.w, inc.w if inc.H is None else inc.H])
-        term = system.noise_term(g, moved)
-        total = term if total is None else total + term
-    assert total is not None
+def _moved(system: System, inc: Increments, y: Tensor, terms: Terms, F: list[Tensor], G: list[Tensor]) -> Tensor:
+    """y + h sum_i b_i f_i + sum_i (bw_i W + bh_i H) g_i: f, and a g that is alone, in one operation each; several g are
+    added up before, so that they are rounded to y's size once."""
+    if len(terms.drifts) == 1:
+        ((i, b),) = terms.drifts
+        y = torch.addcmul(y, F[i], inc.h, value=b)
+    elif terms.drifts:
+        y = torch.addcmul(y, _drift(terms, F), inc.h)
+    if len(terms.noises) == 1:
+        ((i, *weights),) = terms.noises
+        return system.plus_noise(y, G[i], *_driving(inc, *weights))
+    return y + _noise(system, inc, terms, G) if terms.noises else y
+
+
+def _change(system: System, inc: Increments, terms: Terms, F: list[Tensor], G: list[Tensor]) -> Tensor:
+    """h sum_i b_i f_i + sum_i (bw_i W + bh_i H) g_i."""
+    if not terms.noises:
+        return inc.h * _drift(terms, F)
+    noise = _noise(system, inc, terms, G)
+    return torch.addcmul(noise, _drift(terms, F), inc.h) if terms.drifts else noise
+
+
+def _drift(terms: Terms, F: list[Tensor]) -> Tensor:
+    """sum_i b_i f_i."""
+    stages, weights = zip(*terms.drifts, strict=True)
+    return combine(weights, [F[i] for i in stages])
+
+
+def _noise(system: System, inc: Increments, terms: Terms, G: list[Tensor]) -> Tensor:
+    """sum_i (bw_i W + bh_i H) g_i."""
+    (i, *weights), *more = terms.noises
+    w, part = _driving(inc, *weights)
+    total = system.noise_term(G[i], w if part == 1.0 else part * w)
+    for i, *weights in more:
+        total = system.plus_noise(total, G[i], *_driving(inc, *weights))
     return total
+
+
+def _driving(inc: Increments, w: float, area: float) -> tuple[Tensor, float]:
+    """w W + area H as a tensor and its factor; w or area is not zero."""
+    assert inc.w is not None
+    if area == 0:
+        return inc.w, w
+    assert inc.H is not None
+    return (inc.H, area) if w == 0 else (torch.add(w * inc.w, inc.H, alpha=area), 1.0)
 
 
 def _at(row: Row, i: int) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sdesolve.capture import captured, refuse_training
 from sdesolve.errors import CoupledTrajectoriesError, FunctionError, message
-from sdesolve.problem import ODE, SDE
+from sdesolve.problem import Problem
 from sdesolve.request import check_problem_type, refuse_complex_noise
 from sdesolve.state import state_spec
 from sdesolve.system import System
@@ -26,14 +26,14 @@ Fault = FunctionError | CoupledTrajectoriesError
 
 
 def check_problem(
-    problem: ODE | SDE,
+    problem: Problem,
     y0: Any,
     t: float | Sequence[float] | Tensor = (0.0, 1.0),
     *,
     tolerance: float | None = None,
     seed: int = 0,
 ) -> None:
-    """Check an ODE or SDE at ``y0`` and at states near it, at the times ``t`` and at one between them.
+    """Check a problem at ``y0`` and at states near it, at the times ``t`` and at one between them.
 
     - The functions return finite numbers of the right shape and dtype, leave their arguments alone, give the same
       values when asked again, and do not let trajectories read each other, nor each other's times.
@@ -49,7 +49,7 @@ def check_problem(
 
     Parameters
     ----------
-    problem : an :class:`ODE` or :class:`SDE`.
+    problem : an :class:`ODE`, :class:`SDE` or :class:`Semilinear`.
     y0 : a state, as for ``solve``. Several trajectories that differ are several places to look at.
     t : one time, or times to look at; of two or more, a time between the first and the last is added.
     tolerance : changes below it, relative to the number that changes, are rounding. Default: 16 rounding units of y0's
@@ -108,6 +108,7 @@ class _Check:
         if not problem.allow_training:
             refuse_training(captured(problem).modules)
         self.spec, y = state_spec(y0, problem.batched)
+        problem.check_state(self.spec)
         self.system, self.y, self.times = System(problem, self.spec), y.detach(), times
         refuse_complex_noise(self.system)
         if not bool(torch.isfinite(self.y).all()):
@@ -151,7 +152,9 @@ class _Check:
         name = function.name
         value = function.call(self.y)
         if not bool(torch.isfinite(value).all()):
-            wrong = component(self.spec, tuple((~torch.isfinite(value)).nonzero()[0].tolist()), name == "diffusion")
+            wrong = component(
+                self.spec, tuple((~torch.isfinite(value)).nonzero()[0].tolist()), name != self.system.names[0]
+            )
             text = f"{name}: returned NaN or infinity at y0 in {wrong}, {where(function)}; accepted: finite numbers."
             self._fault(name, "value", FunctionError(text))
             return None
@@ -192,7 +195,7 @@ class _Check:
         look = Look(function, y, value, kind, self.mover, self.tolerance, self.spec)
         if (name, "batch") not in self.faults:
             self._fault(name, "batch", read_other_trajectories(look))
-        if name != "diffusion" or (name, "promise") in self.faults:
+        if name == system.names[0] or (name, "promise") in self.faults:
             return
         if system.additive:
             self._fault(name, "promise", not_additive(look))

@@ -52,7 +52,7 @@ class Functions:
     def at(self, name: str, t: Tensor) -> Function:
         """The function at a 0-d time, or at times (batch,)."""
         system, spec = self._system, self._system.spec
-        inner = system.diffusion_in_full if name == "diffusion" else system.drift
+        inner = system.drift if name == system.names[0] else system.diffusion_in_full
         times = spec.expand(t.contiguous()) if t.ndim else t
 
         def plain(y: Tensor, times: Tensor = times) -> Tensor:

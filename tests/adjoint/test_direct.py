@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
 import sdesolve as ss
-from sdesolve.methods import METHODS
+from sdesolve.methods import names
 
 F64 = torch.float64
-ODE_METHODS = [name for kind, name in METHODS if kind == "ode"]
+ODE_METHODS = names("ode")
 SEEDS = st.integers(0, 2**64 - 1)
 TS = torch.tensor([0.0, 0.4, 1.0], dtype=F64)
 

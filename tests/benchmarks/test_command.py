@@ -39,7 +39,7 @@ def test_list_names_every_workload(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == SOUND
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(WORKLOADS)
-    names = "gbm lorenz neural_ode neural_sde neural_sde_gradients likelihood adaptive_sde scaling gradients"
+    names = "gbm lorenz neural_ode neural_sde neural_sde_gradients likelihood adaptive_sde sde scaling gradients"
     assert names.split() == list(WORKLOADS)
 
 
@@ -80,7 +80,7 @@ def test_sound_run_exits_with_zero_and_writes_the_file(tmp_path: Path, capsys: p
     assert main(["--repeats", "3", "--json", str(path)], house(good("one"), good("two"))) == SOUND
     data = written(path)
     assert data.keys() == {"schema", "settings", "environment", "interrupted", "cases"}
-    assert data["schema"] == 2
+    assert data["schema"] == 3
     assert data["settings"] == {"repeats": 3, "workloads": ["one", "two"]}
     assert {"torch", "torchsde", "torchdiffeq", "python", "processor", "threads", "date"} <= data["environment"].keys()
     assert [case["workload"] for case in data["cases"]] == ["one", "two"]
@@ -89,7 +89,8 @@ def test_sound_run_exits_with_zero_and_writes_the_file(tmp_path: Path, capsys: p
     assert case["best_peer"] == "theirs"
     ours, theirs, absent, floor = case["contenders"]
     assert ours.keys() == {
-        "name", "role", "status", "raised", "compiled", "first_seconds", "second_process_seconds", "peak_bytes",
+        "name", "role", "status", "raised", "compiled", "evaluations", "order", "first_seconds",
+        "second_process_seconds", "peak_bytes",
         "calls", "seconds", "median", "quartiles", "times_as_fast_as_best_peer", "times_floor", "error",
     }  # fmt: skip
     assert [c["status"] for c in case["contenders"]] == ["measured", "measured", "not installed", "measured"]

@@ -87,3 +87,12 @@ def test_ctrl_c_keeps_what_is_learned(tmp_path, monkeypatch, capsys):
     found = module.main(["--steps", "50", "--trajectories", "4", "--output", str(tmp_path)])
     assert found["steps"] == 2 and "stopped after 2 of 50 steps" in capsys.readouterr().out
     assert (tmp_path / "neural_ode.png").exists()
+
+
+def test_langevin(tmp_path):
+    arguments = ["--trajectories", "400", "--time", "5", "--dt", "0.02", "--temperature", "60"]
+    found = example("langevin").main([*arguments, "--output", str(tmp_path)])
+    assert abs(found["mean energy"] - found["exact mean energy"]) < 4 * found["its standard error"]
+    assert abs(found["part beyond the pass"] - found["exact part"]) < 4 * found["its error"]
+    assert json.loads((tmp_path / "report.json").read_text()) == found
+    assert (tmp_path / "langevin.png").stat().st_size > 10_000

@@ -112,6 +112,26 @@ def test_operations_of_an_adaptive_step_are_few(counted, shared, batch, most):
     assert (second - first) / steps - 12 <= most
 
 
+# Two for each sum of midpoint and of Heun, the time between or two differences; a view of scalar noise a sum.
+@pytest.mark.parametrize(
+    ("method", "noise", "most"),
+    [
+        ("heun", "diagonal", 6),
+        ("midpoint", "diagonal", 5),
+        ("midpoint", "scalar", 7),
+        ("euler_heun", "diagonal", 6),
+        ("slow_rk", "diagonal", 30),
+    ],
+)
+def test_operations_of_a_fixed_sde_step_are_few(counted, method, noise, most):
+    sde = ss.SDE(lambda t, y: -y, lambda t, y: y.cos(), noise=noise, calculus="stratonovich")
+    solve = lambda n: ss.solve(sde, torch.ones(4, 2), torch.tensor([0.0, 1.0]), dt=1 / n, method=method, seed=0)
+    # both draw their noise in one block
+    (_, _, first), (many, _, second) = (counted(lambda n=n: solve(n)) for n in (4, 8))
+    calls = many.stats.drift_evaluations + many.stats.diffusion_evaluations
+    assert (second - first) / 4 - int(calls.max()) / 8 <= most
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "how",
