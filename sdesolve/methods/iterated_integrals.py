@@ -36,9 +36,9 @@ def others(w: Tensor, k: int) -> Tensor:
     return (torch.arange(w.shape[-1], device=w.device) != k).to(w.dtype)
 
 
-def into(inc: Increments, k: int, divisor: Tensor, *, symmetric: bool = True) -> Tensor:
-    """I_jk/sqrt(h) for all j != k, and 0 for j = k: (batch, m); not `symmetric`: A_jk alone."""
-    assert inc.w is not None and inc.area is not None
-    w, area = inc.w, inc.area[..., :, k]
-    integral = area + 0.5 * w * w[..., k : k + 1] if symmetric else area
-    return integral * others(w, k) / beside(divisor, w)
+def mixed(inc: Increments, divisor: Tensor) -> Tensor:
+    """I_jk/sqrt(h) for j != k, and 0 for j = k: (batch, m, m)."""
+    w = inc.w
+    assert w is not None and inc.area is not None
+    apart = 1 - torch.eye(w.shape[-1], dtype=w.dtype, device=w.device)
+    return (inc.area + 0.5 * w[..., :, None] * w[..., None, :]) * apart / beside(divisor, w)[..., None]

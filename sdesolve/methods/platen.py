@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sdesolve.methods.iterated_integrals import beside, others, root_of, squares
+from sdesolve.methods.iterated_integrals import mixed, others, root_of, squares
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.system import System
 
@@ -63,16 +63,15 @@ class Platen(Method):
 
     def _mixed(self, system: System, inc: Increments, y: Tensor, g: Tensor) -> Tensor:
         """The terms with g_k(U^j), j != k."""
-        w, area = inc.w, inc.area
-        assert w is not None and area is not None
+        w = inc.w
+        assert w is not None
         root, divisor = root_of(inc.h)
-        total = torch.zeros_like(y)
+        integrals, total = mixed(inc, divisor), torch.zeros_like(y)
         for j in range(w.shape[-1]):
             shift, apart = root * g[..., j], others(w, j)
             up, down = system.diffusion(inc.t0, y + shift), system.diffusion(inc.t0, y - shift)
-            integrals = (0.5 * w[..., j : j + 1] * w + area[..., j, :]) * apart / beside(divisor, w)
             total = total + 0.25 * system.noise_term(up + down - 2 * g, w * apart)
-            total = total + 0.5 * system.noise_term(up - down, integrals)
+            total = total + 0.5 * system.noise_term(up - down, integrals[..., j, :])
         return total
 
 

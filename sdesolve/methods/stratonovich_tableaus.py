@@ -34,6 +34,8 @@ MIDPOINT = StratonovichRungeKutta(
     ),
     "Ruemelin 1982, SIAM J. Numer. Anal. 19:604",
     strong=(0.5, 1.0, 1.0),
+    # half of W shows the drift a quarter of its variance, where half of it is due
+    weak=(1.0, 1.0, 1.0),
 )
 
 GENERAL_SHARK = StratonovichRungeKutta(

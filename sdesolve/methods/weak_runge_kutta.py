@@ -35,7 +35,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdesolve.methods.iterated_integrals import beside, into, others, root_of, squares
+from sdesolve.methods.iterated_integrals import beside, mixed, others, root_of, squares
 from sdesolve.methods.method import Increments, Method, State, Step, combine
 from sdesolve.system import System
 
@@ -131,13 +131,14 @@ class WeakRungeKutta(Method):
         self, system: System, inc: Increments, y: Tensor, root: Tensor, divisor: Tensor, G: list[Tensor]
     ) -> Tensor:
         """sum_i sum_k (gamma_w_i W_k + gamma_0_i sqrt(h)) V_i^k."""
-        tab, w, ito = self.tableau, inc.w, "ito" in self.calculus
-        assert w is not None
-        integrals = [into(inc, k, divisor, symmetric=ito) * (1.0 if ito else 2.0) for k in range(w.shape[-1])]
+        tab, w, area = self.tableau, inc.w, inc.area
+        assert w is not None and area is not None
+        J = mixed(inc, divisor) if "ito" in self.calculus else 2 * area / beside(divisor, w)[..., None]
         V = [G[0]]
         for row in tab.B2[1:]:
             G_row = combine(row, G)
-            stages = [system.diffusion(inc.t0, y + system.noise_term(G_row, J)) for J in integrals]
-            V.append(torch.stack([stage[..., k] for k, stage in enumerate(stages)], -1))
+            moves = [system.noise_term(G_row, J[..., :, k]) for k in range(w.shape[-1])]
+            columns = [system.diffusion(inc.t0, y + move)[..., k] for k, move in enumerate(moves)]
+            V.append(torch.stack(columns, -1))
         total = system.noise_term(combine(tab.gamma_0, V), beside(root, w).expand_as(w))
         return total + system.noise_term(combine(tab.gamma_w, V), w) if any(tab.gamma_w) else total

@@ -13,6 +13,7 @@ from sdesolve.system import System
 from tests.methods.stochastic_problems import KNOWN, tensor
 from validation.linear import LinearSDE
 from validation.moments import MomentRecursion, gauss_hermite, moment_vector
+from validation.one_step import Polynomials, local_errors
 from validation.sections.sde_problems import structure_of
 
 ITO = ("milstein", "derivative_free_milstein", "sra1", "sra3", "sosra", "sriw1", "sriw2", "sosri")
@@ -78,6 +79,10 @@ WEAK = {
 }
 
 
+LINEAR = {("sriw1", "diagonal"), ("sriw1", "scalar"), ("midpoint", "additive")}
+"""Methods that have weak order 2 where drift and diffusion are linear: what they lack holds second derivatives."""
+
+
 @pytest.mark.parametrize(
     ("name", "calculus", "problem"),
     [
@@ -95,9 +100,17 @@ def test_moments_converge_with_the_weak_order(name, calculus, problem):
     ends = [recursion.run(start, np.linspace(0, 1, 2**k + 1), autonomous=True) for k in range(5, 10)]
     errors = np.log2([np.abs(end - exact).max() for end in ends])
     slope = -np.polyfit(range(5), errors, 1)[0]
-    # what is left of SRIW1 at order 1.5 holds the second derivative of g, or a higher one
-    order = 2.0 if name == "sriw1" else method.weak_order_for(structure_of(linear))
+    order = 2.0 if (name, problem) in LINEAR else method.weak_order_for(structure_of(linear))
     assert abs(slope - order) < 0.15, errors
+
+
+@pytest.mark.parametrize(("name", "order"), [("midpoint", 1.0), ("heun", 2.0), ("general_shark", 2.0)])
+def test_weak_order_for_additive_noise_and_a_nonlinear_drift_by_the_moments_of_one_step(name, order):
+    method = METHODS["sde", name]
+    assert method.weak_order_for("additive") == order
+    errors = local_errors(method, Polynomials("additive", "stratonovich"), [2.0**-k for k in range(8, 12)])
+    slope = -np.polyfit(range(4), np.log2(np.linalg.norm(errors, axis=1)), 1)[0]
+    assert abs(slope - (order + 1)) < 0.1
 
 
 @pytest.mark.parametrize(("name", "order"), [("milstein", 1.0), ("sriw1", 1.5), ("sosri", 1.5)])

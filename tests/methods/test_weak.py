@@ -1,7 +1,6 @@
 """The methods of weak order 2: moments and paths, and what they ask for."""
 
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import pytest
@@ -17,131 +16,34 @@ from sdesolve.methods.weak_tableaus import DRI1_TABLEAU, RS1_TABLEAU
 from sdesolve.state import state_spec
 from sdesolve.system import System
 from tests.methods.stochastic_problems import KNOWN
-from validation.moments import MomentRecursion, gauss_hermite, increments, moment_vector
+from validation.moments import MomentRecursion, increments, moment_vector
+from validation.one_step import KINDS, Polynomials, local_errors
 from validation.sections.sde_problems import SHEARS, WEAK
 
 NAMES = ("platen", "dri1", "rs1")
 methods = pytest.mark.parametrize("method", [METHODS["sde", name] for name in NAMES], ids=NAMES)
-KINDS = {"diagonal": (2, False), "scalar": (1, False), "general": (3, False), "additive": (3, True)}
-"""Noise: Brownian motions, and whether it is additive."""
-
 
 # ---- moments of one step
 
 
-class Polynomials:
-    """An SDE in two dimensions whose drift and diffusion are random polynomials of degree 3 in (t, y)."""
-
-    def __init__(self, kind: str, calculus: str, seed: int = 0) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        random = lambda *shape: 0.6 * torch.randn(*shape, generator=generator, dtype=torch.float64)
-        self.channels, self.additive = KINDS[kind]
-        self.noise = "general" if kind == "additive" else kind
-        self.kind, self.calculus = kind, calculus
-        self.f, self.g = random(2, 14), random(2, self.channels, 14)
-
-    def features(self, t: Tensor, y: Tensor) -> Tensor:
-        a, b = y[..., 0], y[..., 1]
-        t, one = t + 0 * a, torch.ones_like(a)
-        rest = (a * a, a * b, b * b, a**3, a * a * b, a * b * b, b**3, t * a, t * b, t * t)
-        return torch.stack([one, t, a, b, *rest], -1)
-
-    def drift(self, t: Tensor, y: Tensor) -> Tensor:
-        return torch.einsum("...k,ik->...i", self.features(t, y), self.f)
-
-    def columns(self, t: Tensor, y: Tensor) -> Tensor:
-        """The diffusion as a matrix, whatever the noise."""
-        if self.kind == "diagonal":  # component i reads y_i alone
-            own = [self.features(t, y[..., i : i + 1].expand(y.shape)) @ self.g[i, i] for i in range(2)]
-            return torch.diag_embed(torch.stack(own, -1))
-        y = torch.zeros_like(y) if self.additive else y
-        return torch.einsum("...k,imk->...im", self.features(t, y), self.g)
-
-    def diffusion(self, t: Tensor, y: Tensor) -> Tensor:
-        matrix = self.columns(t, y)
-        if self.noise == "general":
-            return matrix
-        return matrix.diagonal(dim1=-2, dim2=-1) if self.noise == "diagonal" else matrix[..., 0]
-
-    def sde(self) -> ss.SDE:
-        return ss.SDE(self.drift, self.diffusion, noise=self.noise, additive=self.additive, calculus=self.calculus)
-
-    def generator_of(self, phi):
-        """L phi, of functions of z = (t, y):  d/dt + f . grad + 1/2 sum_k g_k^T hess g_k, in Ito."""
-
-        def generated(z: Tensor) -> Tensor:
-            t, y = z[0], z[1:]
-            f, g = self.drift(t, y), self.columns(t, y)
-            if self.calculus == "stratonovich":
-                slopes = torch.func.jacfwd(lambda y: self.columns(t, y))(y)
-                f = f + 0.5 * torch.einsum("imj,jm->i", slopes, g)
-            along, across = torch.cat([torch.ones_like(f[:1]), f]), torch.cat([torch.zeros_like(g[:1]), g])
-            gradient, hessian = torch.func.grad(phi)(z), torch.func.hessian(phi)(z)
-            return gradient @ along + 0.5 * torch.einsum("im,ij,jm->", across, hessian, across)
-
-        return generated
-
-
 def step_of(method, problem, t, h, y, increment):
-    system = System(problem.sde(), state_spec(y, True)[0])
-    return method.step(system, State(y), Increments(t, t + h, h, *increment)).state.y
-
-
-def draws(problem: Polynomials, areas: str) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of what a step is given. `areas`: of the "path"; or "independent" of W, as two-point variables
-    are; or "none". Three nodes are exact to degree 5 in each normal: terms of degree 6 are of order h^3."""
-    m = problem.channels
-    wide = {"path": 2 * m + pairs(m), "independent": m + pairs(m), "none": m}[areas]
-    nodes, weights = gauss_hermite(wide, 3 if wide > 5 else 5)
-    return torch.from_numpy(nodes), torch.from_numpy(weights)
-
-
-def increment_of(h: Tensor, nodes: Tensor, m: int, areas: str):
-    if areas == "path":
-        return increments(h, nodes, m, "davie-foster")
-    row, column = torch.triu_indices(m, m, 1)
-    upper = torch.zeros(len(nodes), m, m, dtype=torch.float64)
-    if areas == "independent":
-        upper[:, row, column] = 0.5 * h * nodes[:, m:]
-    return increments(h, nodes, m, None)._replace(area=None if areas == "none" else upper - upper.mT)
-
-
-def local_errors(method, problem: Polynomials, areas: str, levels: range) -> np.ndarray:
-    """E p(y_1 - y) - (p + h L p + h^2/2 L^2 p) for the monomials p up to degree 3, (levels, monomials)."""
-    t, start = torch.tensor(0.3, dtype=torch.float64), torch.tensor([0.4, -0.3], dtype=torch.float64)
-    nodes, weights = draws(problem, areas)
-    y = start.expand(len(nodes), 2)
-    powers = [(i, j) for i, j in product(range(4), repeat=2) if 0 < i + j < 4]
-    monomial = lambda x, p: x[..., 0] ** p[0] * x[..., 1] ** p[1]
-    expansions = []
-    for p in powers:
-        once = problem.generator_of(lambda z, p=p: monomial(z[1:] - start, p))
-        z = torch.cat([t[None], start])
-        expansions.append((float(once(z)), float(problem.generator_of(once)(z)) / 2))
-    errors = []
-    for level in levels:
-        h = torch.tensor(2.0**-level, dtype=torch.float64)
-        change = step_of(method, problem, t, h, y, increment_of(h, nodes, problem.channels, areas)) - start
-        means = torch.stack([weights @ monomial(change, p) for p in powers]).numpy()
-        errors.append(means - np.array(expansions) @ np.array([float(h), float(h * h)]))
-    return np.array(errors)
+    return method.step(problem.system(y), State(y), Increments(t, t + h, h, *increment)).state.y
 
 
 def slope_of(errors: np.ndarray) -> float:
     return float(-np.polyfit(np.arange(len(errors)), np.log2(errors), 1)[0])
 
 
-def local_order(method, problem: Polynomials, areas: str) -> float:
-    return slope_of(np.linalg.norm(local_errors(method, problem, areas, range(9, 13)), axis=1))
+def local_order(method, problem: Polynomials, independent: bool = False) -> float:
+    errors = local_errors(method, problem, [2.0**-k for k in range(9, 13)], independent)
+    return slope_of(np.linalg.norm(errors, axis=1))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @methods
 def test_all_moments_of_a_step_are_those_of_the_expansion_up_to_h_cubed(method, kind):
     """E p(X_h) = p + h L p + h^2/2 L^2 p + O(h^3), with the generator L by automatic differentiation."""
-    problem = Polynomials(kind, method.calculus[0])
-    areas = "path" if kind == "general" else "none"
-    assert abs(local_order(method, problem, areas) - 3) < 0.1
+    assert abs(local_order(method, Polynomials(kind, method.calculus[0])) - 3) < 0.1
 
 
 def test_dri1_as_published_has_its_order_with_areas_independent_of_w_alone_and_here_with_those_of_the_path_alone():
@@ -149,16 +51,15 @@ def test_dri1_as_published_has_its_order_with_areas_independent_of_w_alone_and_h
     gamma = tuple(7 / 6 * x for x in DRI1_TABLEAU.gamma_w)
     published = WeakRungeKutta("published", replace(DRI1_TABLEAU, gamma_w=gamma), "ito", "")
     problem = Polynomials("general", "ito")
-    assert abs(local_order(published, problem, "independent") - 3) < 0.1
-    assert local_order(published, problem, "path") < 2.3
-    assert local_order(METHODS["sde", "dri1"], problem, "independent") < 2.3
+    assert abs(local_order(published, problem, independent=True) - 3) < 0.1
+    assert local_order(published, problem) < 2.3
+    assert local_order(METHODS["sde", "dri1"], problem, independent=True) < 2.3
 
 
 @pytest.mark.parametrize("name", ["platen", "rs1"])
 def test_platen_and_rs1_ask_mean_and_variance_alone_of_the_areas(name):
     method = METHODS["sde", name]
-    problem = Polynomials("general", method.calculus[0])
-    assert abs(local_order(method, problem, "independent") - 3) < 0.1
+    assert abs(local_order(method, Polynomials("general", method.calculus[0]), independent=True) - 3) < 0.1
 
 
 def full(rows, n):
@@ -350,8 +251,9 @@ def test_areas_are_drawn_for_general_noise_that_is_not_additive_alone(method, ki
         ss.solve(problem.sde(), y0, ts, dt=0.05, method=method, **source)
     assert len(given) == 4
     for inc in given:
-        assert (inc.area is None) == (inc.H is None) == (kind != "general")
-        assert kind != "general" or inc.area.shape == (4, 3, 3)
+        mixed = kind in ("general", "commutative")
+        assert (inc.area is not None) == (inc.H is not None) == mixed
+        assert not mixed or inc.area.shape == (4, problem.channels, problem.channels)
 
 
 @methods
@@ -381,11 +283,11 @@ def test_trajectories_with_clocks_of_their_own_and_steps_of_length_zero(method, 
     flat = lambda f: lambda t, y: f(t.reshape(-1) if t.ndim else t, y)
     sde = ss.SDE(
         flat(problem.drift), flat(problem.diffusion),
-        noise=problem.noise, additive=problem.additive, calculus=problem.calculus,
+        noise=problem.noise, additive=kind == "additive", calculus=problem.calculus,
     )  # fmt: skip
     nodes = drawn(problem.channels, 1.0, 3)
     w = nodes.w * h.sqrt()
-    area = nodes.area * h[..., None] if kind == "general" else None
+    area = nodes.area * h[..., None] if kind in ("general", "commutative") else None
     together = method.step(System(sde, state_spec(y, True)[0]), State(y), Increments(t, t + h, h, w, None, None, area))
     assert torch.equal(together.state.y[1], y[1])
     (gradient,) = torch.autograd.grad(together.state.y[1].square().sum(), y)

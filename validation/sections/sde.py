@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from validation.check import Case, Section, Settings
-from validation.sections import exponential, langevin, sde_adaptive, sde_law, sde_nested, sde_nonlinear, sde_orders
+from validation.sections import (
+    exponential,
+    langevin,
+    sde_adaptive,
+    sde_law,
+    sde_local,
+    sde_nested,
+    sde_nonlinear,
+    sde_orders,
+)
 
-PARTS = (sde_orders, sde_nonlinear, sde_law, sde_adaptive, sde_nested, exponential, langevin)
+PARTS = (sde_orders, sde_nonlinear, sde_local, sde_law, sde_adaptive, sde_nested, exponential, langevin)
 
 
 def cases(settings: Settings) -> list[Case]:

@@ -41,9 +41,10 @@ LINEAR_STRONG = {("rs1", "geometric"): 2.0, ("rs1", "scalar"): 2.0, ("rs1", "com
 RS1 has all of  exp(a h + b W) up to h^2, and what is left, of order h^(5/2), has mean 0; for several it lacks terms of
 order h^2 and mean 0."""
 
-LINEAR_WEAK = {"sriw1": 2.0}
-"""Weak orders where drift and diffusion are linear, if they are higher there: the terms of order h^(5/2) that SRIW1
-leaves in the moments of a step hold second and higher derivatives of g. `sde_nonlinear` shows its order in general."""
+LINEAR_WEAK = {("sriw1", "commutative"): 2.0, ("midpoint", "additive"): 2.0}
+"""Weak orders where drift and diffusion are linear, if they are higher there: what SRIW1 leaves in the moments of a
+step at order h^(5/2), and the midpoint method at order h^2, holds second and higher derivatives, of g and of f.
+`sde_nonlinear` and `sde_local` show their orders in general."""
 
 
 def expected_order(sense: str, structure: str, method: Method) -> float:
@@ -151,7 +152,7 @@ def weak_order(
     errors = [float(np.linalg.norm(end - exact)) for end in ends]
     if expected is None:
         usual = expected_order("weak", structure, method)
-        expected = usual if structure == "additive" else LINEAR_WEAK.get(method.name, usual)
+        expected = LINEAR_WEAK.get((method.name, structure), usual)
     shown = title(method, calculus, structure)
     yield order_check(
         "sde",
