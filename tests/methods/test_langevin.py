@@ -13,7 +13,6 @@ from torch._higher_order_ops.while_loop import while_loop
 
 import sdesolve as ss
 from sdesolve.methods import METHODS, Increments, State, choose
-from sdesolve.methods.phi import phi as phi_functions
 from sdesolve.state import state_spec
 from sdesolve.system import System
 from validation.check import Settings
@@ -115,17 +114,6 @@ def test_a_step_of_quicsort_solves_the_shifted_ode_with_a_local_error_of_order_f
         found = take(langevin, "quicsort", *start, inc)[0].tolist()
         errors.append(math.hypot(found[0] - x, found[1] - (v - sigma * (H - 6 * K))))
     assert abs(fit_order(steps, errors).order - 4) < 0.15, errors
-
-
-@given(z=st.floats(-60, 5))
-def test_phi_functions_are_right_to_rounding_and_so_are_their_derivatives(z):
-    """phi_k = 1F1(1, k + 1, z) / k!, with the derivative 1F1(2, k + 2, z) / (k + 1)!."""
-    x = torch.tensor(z, dtype=F64, requires_grad=True)
-    for k, phi in enumerate(phi_functions(x, 2), 1):
-        (slope,) = torch.autograd.grad(phi, x, retain_graph=True)
-        assert phi.item() == pytest.approx(float(mpmath.hyp1f1(1, k + 1, z)) / math.factorial(k), rel=1e-14)
-        right = float(mpmath.hyp1f1(2, k + 2, z)) / math.factorial(k + 1)
-        assert slope.item() == pytest.approx(right, rel=1e-12)
 
 
 @every
