@@ -5,6 +5,8 @@ from __future__ import annotations
 from sdesolve.errors import message
 from sdesolve.methods.euler_maruyama import EULER_MARUYAMA
 from sdesolve.methods.explicit import EXPLICIT
+from sdesolve.methods.implicit import IMPLICIT, ImplicitEuler, ImplicitMilstein
+from sdesolve.methods.implicit_additive import ESDIRK_SRA, ImplicitAdditive
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.methods.milstein import MILSTEIN
 from sdesolve.methods.reversible import REVERSIBLE, Coupled
@@ -20,6 +22,9 @@ from sdesolve.system import System
 __all__ = [
     "METHODS",
     "Coupled",
+    "ImplicitAdditive",
+    "ImplicitEuler",
+    "ImplicitMilstein",
     "Increments",
     "Method",
     "RungeKutta",
@@ -42,6 +47,8 @@ METHODS: dict[tuple[str, str], Method] = {
         *STRATONOVICH,
         MILSTEIN,
         *STOCHASTIC,
+        *IMPLICIT,
+        ESDIRK_SRA,
         *REVERSIBLE,
     )
 }

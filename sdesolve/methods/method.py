@@ -63,6 +63,7 @@ class Method:
     calculus, noise : what an SDE method solves.
     levy : what a step asks for besides W: None; ``"space-time"``, H; ``"space-time-time"``, H and K;
         ``"davie-foster"``, H and the areas between channels.
+    may_fail : whether a step can report that it failed.
     additive_only : the diffusion must not depend on y.
     commutative_only : general noise must be commutative, or additive.
     error_drift_evaluations, error_diffusion_evaluations : more of them a step, when ``error`` is asked for.
@@ -84,6 +85,7 @@ class Method:
     calculus: tuple[str, ...] = ()
     noise: tuple[str, ...] = ()
     levy: str | None = None
+    may_fail: bool = False
     additive_only: bool = False
     commutative_only: bool = False
     drift_evaluations: int

@@ -37,7 +37,7 @@ class Milstein(Method):
         assert w is not None
         f, g = system.drift(inc.t0, y), system.diffusion(inc.t0, y)
         noise = system.noise_term(g, w)
-        square, trace = _derivative_terms(system, inc.t0, y, g, w)
+        square, trace = derivative_terms(system, inc.t0, y, g, w)
         y1 = y + h * f + noise + 0.5 * square
         if trace is not None:
             y1 = y1 - (0.5 * h) * trace
@@ -47,7 +47,7 @@ class Milstein(Method):
         return Step(State(y1), 0.5 * (h * (f1 - f) + (noise1 - noise) - square))
 
 
-def _derivative_terms(system: System, t: Tensor, y: Tensor, g: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
+def derivative_terms(system: System, t: Tensor, y: Tensor, g: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
     """sum_jk (dg_k/dy g_j) W_j W_k  and, in the Ito calculus,  sum_k dg_k/dy g_k."""
     ito = system.calculus == "ito"
     if system.noise != "general":
