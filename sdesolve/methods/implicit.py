@@ -1,10 +1,12 @@
 """Drift-implicit methods for stiff SDEs: the theta methods of Euler and Milstein.
 
-    y_1 = y + h ((1 - theta) f(t, y) + theta f(t_1, y_1)) + g(t, y) W   [+ 1/2 sum_jk (dg_k/dy g_j) (W_j W_k - delta_jk h)]
+    y_1 = y + h ((1 - theta) f(t, y) + theta f(t_1, y_1)) + g(t, y) W
+            [ + 1/2 sum_jk (dg_k/dy g_j) (W_j W_k - delta_jk h) ]
 
-theta in [1/2, 1]; the term in brackets is Milstein's, without delta_jk h in Stratonovich. For f = lambda y a step of the
-drift is R(z) y, R(z) = (1 + (1 - theta) z) / (1 - theta z), z = lambda h: |R| <= 1 wherever Re z <= 0, and R tends to
-1 - 1/theta. So theta = 1 (backward Euler) damps what is stiff in one step; theta = 1/2 (the trapezoidal rule) does not.
+theta in [1/2, 1]; the term in brackets is Milstein's, without delta_jk h in Stratonovich. For f = lambda y the drift
+takes y to R(z) y, z = lambda h, with R(z) = (1 + (1 - theta) z) / (1 - theta z): |R| <= 1 wherever Re z <= 0, and R
+tends to 1 - 1/theta. So theta = 1 (backward Euler) damps what is stiff in one step, theta = 1/2 (the trapezoidal rule)
+does not.
 The diffusion stays explicit: where it is stiff itself, |dg/dy|^2 h large, these methods are not stable.
 """
 
@@ -46,8 +48,8 @@ class Theta(Method):
 
 
 class ImplicitEuler(Theta):
-    """Drift-implicit Euler: strong order 1/2 (1 for additive noise), weak order 1 (2 for additive noise if theta = 1/2);
-    Ito, any noise.
+    """Drift-implicit Euler: strong order 1/2 (1 for additive noise), weak order 1 (for additive noise
+    and theta = 1/2 it is 2); Ito, any noise.
 
     theta : weight of the end of the step, in [1/2, 1]. iterations : Newton corrections a step, before the last one.
     Fixed steps alone: the sizes of adaptive steps depend on W, to which only methods that hold the W^2 of Milstein
@@ -116,7 +118,9 @@ def checked(iterations: int) -> int:
     """The option, one at least."""
     if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
         raise ValueError(
-            message("iterations", repr(iterations), "an int, 1 at least", "A linear drift needs 2, others mostly 3 to 6.")
+            message(
+                "iterations", repr(iterations), "an int, 1 at least", "A linear drift needs 2, others mostly 3 to 6."
+            )
         )
     return iterations
 

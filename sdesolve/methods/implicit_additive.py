@@ -7,15 +7,15 @@ ARK3(2)4L[2]SA (Kennedy & Carpenter 2003, Appl. Numer. Math. 44:139), which as a
 explicit, the others have one diagonal element gamma, and b is the last row, so that y_1 solves an implicit equation
 with the whole noise in it. Where f = lambda y,  lambda h -> -infinity, nothing of y or of the noise is left in y_1.
 
-The noise of the stages. With s_i = p_i g W + q_i g H and Var H = h/12 strong order 3/2 asks that what f adds to the step
-agrees in  f' int g W ds  to order h^(3/2), and in the mean of  1/2 f'' int (g W)^2 ds  to order h^2:
+The noise of the stages: for s_i = p_i g W + q_i g H, with Var H = h/12, strong order 3/2 asks that what f adds to a
+step agrees in  f' int g W ds  to order h^(3/2), and in the mean of  1/2 f'' int (g W)^2 ds  to order h^2:
 
     sum b_i p_i = 1/2,      sum b_i q_i = 1,      sum b_i (p_i^2 + q_i^2 / 12) = 1/2
 
 (the conditions of Roessler 2010, SINUM 48:922, for SRA methods, in W and H). p = c, as the noise grows in the mean,
 meets the first, and turns the last into sum b_i q_i^2 = 2, as sum b_i c_i^2 = 1/3. q_4 = 0: y_1 has the noise of the
-step and no other. q_1 = 0: stage 1 is f(t, y), no point off the solution. Two solutions are left for (q_2, q_3); the one
-taken is the closer to 6 c (1 - c), the mean of a Brownian bridge given H. The error of order h^2 that a step keeps is
+step and no other. q_1 = 0: stage 1 is f(t, y), no point off the solution. Two solutions are left for (q_2, q_3); taken
+is the closer to 6 c (1 - c), the mean of a Brownian bridge given H. The error of order h^2 that a step keeps is
 1/2 f'' times that of int (g W)^2 ds, whose mean square is then 0.0177 g^4 h^4: 0.0078 for any method of W and H alone,
 0.0167 with the best q_1, which is -0.24, and 0.0333 for SKenCarp (Rackauckas & Nie 2020).
 """

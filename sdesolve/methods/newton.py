@@ -16,6 +16,7 @@ from math import prod
 
 import torch
 from torch import Tensor
+from torch._higher_order_ops.while_loop import while_loop
 
 from sdesolve.errors import message
 from sdesolve.system import System
@@ -49,9 +50,9 @@ class Linear:
 class Root:
     """What Newton's method found.
 
-    z : the solution, of the state's shape; the guess where there is none, and a where that is not finite. change : z - a
-    = s f(t, z), 0 where there is none. failed : (batch,) a is finite, but the iteration did not converge, or met NaN or
-    infinity. linear : M at z, held constant.
+    z : the solution, of the state's shape; the guess where there is none, and a where that is not finite. change :
+    z - a = s f(t, z), 0 where there is none. failed : (batch,) a is finite, but the iteration did not converge, or met
+    NaN or infinity. linear : M at z, held constant.
     """
 
     z: Tensor
@@ -77,24 +78,30 @@ def root(system: System, t: Tensor, a: Tensor, s: Tensor, guess: Tensor, iterati
                 "Hold real and imaginary parts as components of a real state.",
             )
         )
-    if torch.compiler.is_compiling():
-        # dynamo cannot take up a tensor of the user's closure within torch.func.vjp; this value is not computed, as
-        # nothing reads it
-        system.drift(t, a)
     spec = system.spec
     time, size, base, first = (x.detach() for x in (t, s, a, guess))
+    scale = _largest(system, base)
+
+    def correct(change: Tensor, done: Tensor) -> tuple[Tensor, Tensor]:
+        """One correction, where it is still needed."""
+        f, jacobian = value_and_jacobian(system, time, base + change)
+        residual, matrix = change - size * f, _matrix(system, jacobian, size)
+        good = matrix.isfinite().flatten(1).all(1) & residual.reshape(-1, matrix.shape[-1]).isfinite().all(1)
+        by = Linear.of(_safe(matrix, good)).solve(torch.where(spec.expand(good), residual, 0.0))
+        bound = torch.finfo(a.dtype).eps ** 0.5 * (_largest(system, base + change - by) + scale)
+        close = good & (_largest(system, by) <= bound)
+        return torch.where(spec.expand(done | ~good), change, change - by), done | close
+
     with torch.no_grad():
-        change, scale = first - base, _largest(system, base)
-        done = torch.zeros_like(scale, dtype=torch.bool)
-        for _ in range(iterations):
-            f, jacobian = value_and_jacobian(system, time, base + change)
-            residual, matrix = change - size * f, _matrix(system, jacobian, size)
-            good = matrix.isfinite().flatten(1).all(1) & residual.reshape(-1, matrix.shape[-1]).isfinite().all(1)
-            by = Linear.of(_safe(matrix, good)).solve(torch.where(spec.expand(good), residual, 0.0))
-            bound = torch.finfo(a.dtype).eps ** 0.5 * (_largest(system, base + change - by) + scale)
-            close = good & (_largest(system, by) <= bound)
-            change = torch.where(spec.expand(done | ~good), change, change - by)
-            done = done | close
+        change, done = first - base, torch.zeros_like(scale, dtype=torch.bool)
+        if torch.compiler.is_compiling():
+            # a loop of its own is compiled once, not `iterations` times
+            start = torch.zeros((), dtype=torch.int64, device=a.device), change, done
+            body = lambda k, change, done: (k + 1, *correct(change, done))
+            _, change, done = while_loop(lambda k, change, done: k < iterations, body, start)
+        else:
+            for _ in range(iterations):
+                change, done = correct(change, done)
         known = spec.expand(done)
         change = torch.where(known, change, 0.0)
         z = torch.where(known, base + change, first)
@@ -113,7 +120,8 @@ def value_and_jacobian(system: System, t: Tensor, z: Tensor) -> tuple[Tensor, Te
     """f(t, z), and df/dy of each trajectory without a graph, (batch, n, n); one evaluation of f."""
     shape = system.spec.per_trajectory
     n = prod(shape)
-    f, pull = torch.func.vjp(lambda state: system.drift(t, state), z)
+    pulled = torch.func.vjp(lambda state: system.drift(t, state), z)
+    f, pull = pulled[0], pulled[1]
     with torch.no_grad():
         if n == 1:
             return f, pull(torch.ones_like(f))[0].detach().reshape(-1, 1, 1)
