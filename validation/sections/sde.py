@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from validation.check import Case, Section, Settings
-from validation.sections import sde_adaptive, sde_law, sde_nested, sde_nonlinear, sde_orders
+from validation.sections import sde_adaptive, sde_law, sde_nested, sde_nonlinear, sde_orders, stiff
 
-PARTS = (sde_orders, sde_nonlinear, sde_law, sde_adaptive, sde_nested)
+PARTS = (sde_orders, sde_nonlinear, sde_law, sde_adaptive, sde_nested, stiff)
 
 
 def cases(settings: Settings) -> list[Case]:
