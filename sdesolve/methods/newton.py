@@ -88,8 +88,10 @@ def root(system: System, t: Tensor, a: Tensor, s: Tensor, guess: Tensor, iterati
         residual, matrix = change - size * f, _matrix(system, jacobian, size)
         good = matrix.isfinite().flatten(1).all(1) & residual.reshape(-1, matrix.shape[-1]).isfinite().all(1)
         by = Linear.of(_safe(matrix, good)).solve(torch.where(spec.expand(good), residual, 0.0))
+        step = _largest(system, by)
+        good = good & step.isfinite()  # which it is not where M is singular
         bound = torch.finfo(a.dtype).eps ** 0.5 * (_largest(system, base + change - by) + scale)
-        close = good & (_largest(system, by) <= bound)
+        close = good & (step <= bound)
         return torch.where(spec.expand(done | ~good), change, change - by), done | close
 
     with torch.no_grad():

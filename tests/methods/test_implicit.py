@@ -123,6 +123,8 @@ def test_the_tableau_meets_the_conditions_of_its_orders():
     # stiffly accurate, stage 1 at the start, the last one with the noise of the step alone
     assert A[3] == B and C[3] == 1 and Q[3] == 0 and not A[0] and C[0] == 0 == Q[0]
     close(np.diag(a)[1:], GAMMA)
+    # of the two solutions the one by the bridge
+    assert np.abs(q - 6 * c * (1 - c)).max() < 0.3
 
 
 @given(h=st.floats(0.01, 1.0), w=st.floats(-2, 2), H=st.floats(-1, 1), rate=st.floats(-50.0, 1.0))
@@ -308,6 +310,14 @@ def test_a_fixed_step_that_does_not_converge_fails_its_trajectory_alone(name):
     assert sol.ys[1:, 1].isnan().all() and abs(sol.ys[-1, 0].item() + 9) < 1e-4
     with pytest.raises(ss.SolveError, match=r"did not converge. Take smaller steps, or more"):
         failing(**how)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0.8, 0.9), (0.5, 0.7), (0.95, 1.0)])
+def test_a_stage_that_does_not_converge_fails_the_step(first, last):
+    """z = 2 + gamma exp(z) has no root; the stages stand at 0.87, 0.6 and 1."""
+    f = lambda t, y: torch.where((t >= first) & (t <= last), torch.exp(y), 0.0)
+    step = scalar_step(METHODS["sde", "esdirk_sra"], f, 2.0, 1.0)
+    assert step.failed.all() and step.state.y.isfinite().all()
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -173,6 +173,18 @@ def test_a_failed_trajectory_leaves_the_gradients_of_the_others(n):
     assert torch.allclose(by_p, by_p_good) and by_p != 0
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_singular_matrix_where_no_root_was_found_leaves_gradients_finite(n):
+    """M = 1 - p exp(z) is 0 at the guess, p = 1 and z = 0."""
+    a, guess = tensor([-3.0], [5.0]).expand(2, n).clone(), tensor([-3.0], [0.0]).expand(2, n).clone()
+    p = torch.ones((), dtype=F64, requires_grad=True)
+    found = solved(lambda t, y: p * torch.exp(y), a, 1.0, guess)
+    by_p = torch.autograd.grad(found.z.sum(), p)[0]
+    size = torch.exp(found.z[0, 0])
+    assert found.failed.tolist() == [False, True]
+    assert torch.allclose(by_p, n * size / (1 - size))
+
+
 def test_a_complex_state_is_refused():
     with pytest.raises(ValueError, match=r"y0: got dtype torch.complex128.*components"):
         solved(lambda t, y: -y, torch.ones(2, 1, dtype=torch.complex128), torch.ones(()))
