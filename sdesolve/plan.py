@@ -141,19 +141,23 @@ class FixedPlan:
         wrong = None if result.status is None else failed(result.status)
         if wrong is not None and wrong.any():
             result.ys = self._without_failures(result.ys)
-            if not self.isolate:
-                result.reached = self._last_good_times(loop, y0)
-            elif result.ys.requires_grad:
+            # a compiled loop does not say why a step gave NaN
+            if not self.isolate or (self.compile_chunk is not None and self.method.may_fail):
+                self._explain(result, loop, y0)
+            if self.isolate and result.ys.requires_grad:
                 result.ys = self._isolated(loop, y0, result.ys, wrong)
         return result
 
-    def _last_good_times(self, loop: FixedLoop, y0: Tensor) -> Tensor:
-        """Up to when each trajectory was finite: the run again, looking at every step, which a good run need not do."""
+    def _explain(self, result: Result, loop: FixedLoop, y0: Tensor) -> None:
+        """Up to when each trajectory was finite, and whose step failed: the run again, looking at every step, which a
+        good run need not do."""
         with torch.no_grad():
-            survived = replace(loop, chunk=None, dense=False, survey=True, recorder=None).run(y0.detach()).survived
-        assert survived is not None
-        steps = survived.cpu().numpy()
-        return torch.as_tensor(self.table.times(steps))
+            again = replace(loop, chunk=None, dense=False, survey=True, recorder=None).run(y0.detach())
+        assert again.survived is not None and result.status is not None
+        result.reached = torch.as_tensor(self.table.times(again.survived.cpu().numpy()))
+        if again.stuck is not None:
+            stuck = again.stuck & (result.status == Status.NONFINITE)
+            result.status = torch.where(stuck, int(Status.NOT_CONVERGED), result.status)
 
     def _without_failures(self, ys: Tensor) -> Tensor:
         """NaN in all components of a trajectory from its first NaN or infinity on."""

@@ -388,8 +388,10 @@ def _failure(result: Result, solution: Solution, ids: Tensor) -> SolveError:
         Status.NONFINITE: "Check the right-hand side there, or take smaller steps.",
         Status.STEP_UNDERFLOW: "The solution may grow without bound there; otherwise loosen rtol and atol (or lower "
         "PID's dt_min), use float64, or name a discontinuity in ss.PID(jumps=).",
-        Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol. A stiff problem ends so too: there is no method "
-        "for these yet.",
+        Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol. A stiff problem ends so too: for a stiff SDE take "
+        "implicit_milstein or, where its noise is additive, esdirk_sra; for a stiff ODE there is no method yet.",
+        Status.NOT_CONVERGED: "Take smaller steps, or more iterations, as in "
+        "method=ss.methods.ImplicitEuler(iterations=10).",
         Status.DREW_APART: "Such methods are not stable where an equation forgets its start: solve with "
         "adjoint='checkpoint' and another method, or take shorter steps with a smaller ss.Reversible(coupling=).",
     }.get(reason, "Take smaller steps.")

@@ -250,6 +250,11 @@ def row(table: Tensor, k: Tensor) -> Tensor:
     return table.index_select(0, k.reshape(1)).reshape(table.shape[1:])
 
 
+def without_failed(system: System, state: State, failed: Tensor) -> State:
+    """NaN where the step could not be computed; the reason is found by taking the steps again."""
+    return state._replace(y=torch.where(system.spec.expand(failed), torch.nan, state.y))
+
+
 #: what is done at a step: (its row, noise, carried tensors) -> carried tensors, all new
 Visit = Callable[[Tensor, Increment, Tensors], Tensors]
 
@@ -264,7 +269,8 @@ def _chunk(parts: Parts, inputs: Inputs, start: Tensors) -> Tensors:
         for buffer, x in zip(inputs.records, packed, strict=False):
             buffer.index_copy_(0, (k - inputs.first).reshape(1), x[None])
         inc = Increments(row(times, k), row(times, k + 1), row(steps, k), *noise)
-        return parts.pack(parts.method.step(system, parts.unpack(packed), inc).state)
+        step = parts.method.step(system, parts.unpack(packed), inc)
+        return parts.pack(step.state if step.failed is None else without_failed(system, step.state, step.failed))
 
     return walk(parts, inputs, visit, start)
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sdesolve.compiled.allocation import shared_removals
+from sdesolve.compiled.attributes import attributes_where_they_are_asked_for
 from sdesolve.compiled.components import component_vectors
 from sdesolve.compiled.network import network_parts
 from sdesolve.compiled.words import products_of_words
@@ -83,6 +84,7 @@ def graph(key: Any, function: Callable[..., Any], device: torch.device) -> Calla
 
 def called(compiled: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     """Call a compiled function; the graph after the last one of a structure takes the place of all."""
+    attributes_where_they_are_asked_for()
     with torch._dynamo.config.patch(LIMITS), products_of_words():
         try:
             return compiled(*arguments)

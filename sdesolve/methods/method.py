@@ -69,6 +69,7 @@ class Method:
     levy : what a step asks for besides W: None; ``"space-time"``, H; ``"space-time-time"``, H and K;
         ``"davie-foster"``, H and the areas between channels.
     levy_mixed_only : only general noise that is not additive asks for it. `levy_for` says what a problem does.
+    may_fail : whether a step can report that it failed.
     additive_only : the diffusion must not depend on y.
     commutative_only : general noise must be commutative, or additive.
     error_drift_evaluations, error_diffusion_evaluations : more of them a step, when ``error`` is asked for.
@@ -95,6 +96,7 @@ class Method:
     noise: tuple[str, ...] = ()
     levy: str | None = None
     levy_mixed_only: bool = False
+    may_fail: bool = False
     additive_only: bool = False
     commutative_only: bool = False
     drift_evaluations: int

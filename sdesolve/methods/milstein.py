@@ -58,15 +58,14 @@ class Milstein(Method):
         )
 
     def evaluations_of_diffusion(self, system: System, channels: int, *, error: bool = False) -> int:
-        # in the Stratonovich calculus the derivative along g W serves all
-        return super().evaluations_of_diffusion(system, channels if system.calculus == "ito" else 1, error=error)
+        return derivative_evaluations(self, system, channels, error)
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
         y, h, w = state.y, inc.h, inc.w
         assert w is not None
         f, g = system.drift(inc.t0, y), system.diffusion(inc.t0, y)
         noise = system.noise_term(g, w)
-        square, trace = self._derivative_terms(system, inc, y, f, g)
+        square, trace = derivative_terms(system, inc, y, g, None if self.derivative == "autodiff" else f)
         y1 = y + h * f + noise + 0.5 * square
         if trace is not None:
             y1 = y1 - (0.5 * h) * trace
@@ -75,41 +74,49 @@ class Milstein(Method):
         f1, noise1 = system.drift(inc.t1, y1), system.noise_term(system.diffusion(inc.t1, y1), w)
         return Step(State(y1), 0.5 * (h * (f1 - f) + (noise1 - noise) - square))
 
-    def _derivative_terms(
-        self, system: System, inc: Increments, y: Tensor, f: Tensor, g: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
-        """sum_jk (dg_k/dy g_j) W_j W_k  and, in the Ito calculus,  sum_k dg_k/dy g_k."""
-        w = inc.w
-        assert w is not None
-        if system.calculus == "stratonovich":
-            return system.noise_term(self._along_noise(system, inc, y, g), w), None
-        if system.noise != "general":
-            slope = self._along(system, inc, y, f, g, g)
-            return system.noise_term(slope, w * w), slope
-        slopes = [self._along(system, inc, y, f, g, g[..., j]) for j in range(g.shape[-1])]
-        square, trace = system.noise_term(slopes[0], w[..., :1] * w), slopes[0][..., 0]
-        for j, slope in enumerate(slopes[1:], 1):
-            square = square + system.noise_term(slope, w[..., j : j + 1] * w)
-            trace = trace + slope[..., j]
-        return square, trace
 
-    def _along(self, system: System, inc: Increments, y: Tensor, f: Tensor, g: Tensor, direction: Tensor) -> Tensor:
-        """(dg/dy) direction."""
-        if self.derivative == "autodiff":
-            return derivative_along(system, inc.t0, y, direction)
-        # never 0: over a step of length 0 nothing moves
-        root = torch.where(inc.h == 0, 1.0, inc.h.abs()).sqrt()
-        change = system.diffusion(inc.t0, y + inc.h * f + root * direction) - g
-        return change / (root[..., None] if system.noise == "general" and root.ndim else root)
+def derivative_terms(
+    system: System, inc: Increments, y: Tensor, g: Tensor, f: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """sum_jk (dg_k/dy g_j) W_j W_k  and, in the Ito calculus,  sum_k dg_k/dy g_k. f : of the drift, for differences;
+    None: in forward mode."""
+    w = inc.w
+    assert w is not None
+    if system.calculus == "stratonovich":
+        return system.noise_term(_along_noise(system, inc, y, g, f), w), None
+    if system.noise != "general":
+        slope = _along(system, inc, y, g, f, g)
+        return system.noise_term(slope, w * w), slope
+    slopes = [_along(system, inc, y, g, f, g[..., j]) for j in range(g.shape[-1])]
+    square, trace = system.noise_term(slopes[0], w[..., :1] * w), slopes[0][..., 0]
+    for j, slope in enumerate(slopes[1:], 1):
+        square = square + system.noise_term(slope, w[..., j : j + 1] * w)
+        trace = trace + slope[..., j]
+    return square, trace
 
-    def _along_noise(self, system: System, inc: Increments, y: Tensor, g: Tensor) -> Tensor:
-        """(dg/dy) g W. Its difference is that over g W itself: what it leaves out is odd in W, so has mean 0 behind
-        the product with W, which a difference over sqrt(h) g has not."""
-        assert inc.w is not None
-        noise = system.noise_term(g, inc.w)
-        if self.derivative == "autodiff":
-            return derivative_along(system, inc.t0, y, noise)
-        return system.diffusion(inc.t0, y + noise) - g
+
+def derivative_evaluations(method: Method, system: System, channels: int, error: bool) -> int:
+    """Evaluations of the diffusion by a method with these terms: in the Stratonovich calculus the derivative along g W
+    serves all columns."""
+    return Method.evaluations_of_diffusion(method, system, channels if system.calculus == "ito" else 1, error=error)
+
+
+def _along(system: System, inc: Increments, y: Tensor, g: Tensor, f: Tensor | None, direction: Tensor) -> Tensor:
+    """(dg/dy) direction."""
+    if f is None:
+        return derivative_along(system, inc.t0, y, direction)
+    # never 0: over a step of length 0 nothing moves
+    root = torch.where(inc.h == 0, 1.0, inc.h.abs()).sqrt()
+    change = system.diffusion(inc.t0, y + inc.h * f + root * direction) - g
+    return change / (root[..., None] if system.noise == "general" and root.ndim else root)
+
+
+def _along_noise(system: System, inc: Increments, y: Tensor, g: Tensor, f: Tensor | None) -> Tensor:
+    """(dg/dy) g W. Its difference is that over g W itself: what it leaves out is odd in W, so has mean 0 behind the
+    product with W, which a difference over sqrt(h) g has not."""
+    assert inc.w is not None
+    noise = system.noise_term(g, inc.w)
+    return derivative_along(system, inc.t0, y, noise) if f is None else system.diffusion(inc.t0, y + noise) - g
 
 
 def derivative_along(system: System, t: Tensor, y: Tensor, direction: Tensor) -> Tensor:

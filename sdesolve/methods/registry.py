@@ -6,6 +6,8 @@ from sdesolve.errors import message
 from sdesolve.methods.euler_maruyama import EULER_MARUYAMA
 from sdesolve.methods.explicit import EXPLICIT
 from sdesolve.methods.exponential import EXPONENTIAL
+from sdesolve.methods.implicit import IMPLICIT
+from sdesolve.methods.implicit_additive import ESDIRK_SRA
 from sdesolve.methods.langevin import LANGEVIN
 from sdesolve.methods.log_ode import LOG_ODE
 from sdesolve.methods.method import Method
@@ -30,6 +32,8 @@ METHODS: dict[tuple[str, str], Method] = {
         MILSTEIN,
         DERIVATIVE_FREE_MILSTEIN,
         *STOCHASTIC,
+        *IMPLICIT,
+        ESDIRK_SRA,
         STRATONOVICH_HEUN,
         *STRATONOVICH,
         LOG_ODE,

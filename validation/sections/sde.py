@@ -12,9 +12,10 @@ from validation.sections import (
     sde_nested,
     sde_nonlinear,
     sde_orders,
+    stiff,
 )
 
-PARTS = (sde_orders, sde_nonlinear, sde_local, sde_law, sde_adaptive, sde_nested, exponential, langevin)
+PARTS = (sde_orders, sde_nonlinear, sde_local, sde_law, sde_adaptive, sde_nested, exponential, langevin, stiff)
 
 
 def cases(settings: Settings) -> list[Case]:
