@@ -166,6 +166,7 @@ def solve(
     limit = read_max_steps(max_steps, control is not None)
     if dense and not chosen.has_dense:
         raise ValueError(message("dense", f"True with method {chosen.name!r}", "True for ODE methods"))
+    backwards.refuse(system, control is not None)
     found = captured(problem)
     if not problem.allow_training:
         refuse_training(found.modules)

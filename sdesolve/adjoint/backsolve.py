@@ -13,7 +13,9 @@ from sdesolve.adjoint.retrace import Retraced
 from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
 from sdesolve.errors import CompileError, message
+from sdesolve.methods import Method, choose
 from sdesolve.plan import AdaptivePlan, FixedPlan
+from sdesolve.system import System
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Backsolve(Way):
     atol: float | None = None
     seminorm: bool = True
     name = "backsolve"
+    own_default = True
 
     def __post_init__(self) -> None:
         for name, value in (("rtol", self.rtol), ("atol", self.atol)):
@@ -46,12 +49,22 @@ class Backsolve(Way):
         if not isinstance(self.seminorm, bool):
             raise TypeError(message("seminorm", repr(self.seminorm), "True or False"))
 
-    def run(self, plan: FixedPlan | AdaptivePlan, captured: Captured) -> Adjoint:
-        """How the plan is run."""
+    def method(self, system: System, method: str | Method | None) -> Method:
+        """For an SDE whose integral is read backwards by Heun's method, by default that method: the steps of one of
+        higher order would be too long for it."""
+        if method is None and system.is_sde and system.calculus == "stratonovich" and not system.additive:
+            method = "heun"
+        return choose(system, method)
+
+    def refuse(self, system: System, adaptive: bool) -> None:
+        """Raise for tolerances that nothing would read."""
         for name, value in (("rtol", self.rtol), ("atol", self.atol)):
-            if value is not None and (plan.system.is_sde or isinstance(plan, FixedPlan)):
+            if value is not None and (system.is_sde or not adaptive):
                 accepted = "one without it for SDEs and fixed steps, whose steps the backward solve takes in reverse"
                 raise ValueError(message("adjoint", f"ss.Backsolve({name}={value})", accepted))
+
+    def run(self, plan: FixedPlan | AdaptivePlan, captured: Captured) -> Adjoint:
+        """How the plan is run."""
         if not plan.system.is_sde:
             return ContinuousAdjoint(plan, captured, Control(self.rtol, self.atol, self.seminorm))
         if plan.compile_chunk is not None:

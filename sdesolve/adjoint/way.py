@@ -32,6 +32,9 @@ class Way:
         """The method that is solved with, for what the user asked for."""
         return choose(system, method)
 
+    def refuse(self, system: System, adaptive: bool) -> None:
+        """Raise where the options do not suit the problem or its steps."""
+
     def run(self, plan: FixedPlan | AdaptivePlan, captured: Captured) -> Adjoint:
         """How the plan is run. captured : what the functions carry with them."""
         raise NotImplementedError

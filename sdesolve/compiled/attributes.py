@@ -7,13 +7,14 @@ transform, and dynamo refuses the loop. Here it is written where it is asked for
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
-@cache
-def attributes_where_they_are_asked_for() -> None:
-    """From now on, for all that dynamo traces."""
+@contextmanager
+def attributes_where_they_are_asked_for() -> Iterator[None]:
+    """Inside, for what dynamo traces."""
     from torch._dynamo.symbolic_convert import InstructionTranslator
     from torch._dynamo.variables.misc import GetAttrVariable
 
@@ -21,4 +22,9 @@ def attributes_where_they_are_asked_for() -> None:
         output: Any = InstructionTranslator.current_tx().output
         return output.create_proxy("call_function", getattr, (base, attribute), {})
 
+    before = GetAttrVariable.__dict__["create_getattr_proxy"]
     GetAttrVariable.create_getattr_proxy = staticmethod(proxy)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        GetAttrVariable.create_getattr_proxy = before  # type: ignore[method-assign]

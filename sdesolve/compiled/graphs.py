@@ -84,8 +84,7 @@ def graph(key: Any, function: Callable[..., Any], device: torch.device) -> Calla
 
 def called(compiled: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     """Call a compiled function; the graph after the last one of a structure takes the place of all."""
-    attributes_where_they_are_asked_for()
-    with torch._dynamo.config.patch(LIMITS), products_of_words():
+    with torch._dynamo.config.patch(LIMITS), products_of_words(), attributes_where_they_are_asked_for():
         try:
             return compiled(*arguments)
         except torch._dynamo.exc.FailOnRecompileLimitHit:

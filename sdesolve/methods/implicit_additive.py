@@ -22,8 +22,6 @@ is the closer to 6 c (1 - c), the mean of a Brownian bridge given H. The error o
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from sdesolve.methods.implicit import checked
 from sdesolve.methods.method import Increments, Method, State, Step, combine
 from sdesolve.methods.newton import root

@@ -103,7 +103,8 @@ def test_adaptive_steps_tighten_with_the_tolerance(ts, shared):
         for adjoint in ("backsolve", "direct"):
             y0, a = inputs()
             problem = sde(a, "diagonal", "stratonovich")
-            ys = ss.solve(problem, y0, ts, rtol=tol, atol=tol, seed=2, adjoint=adjoint, shared_steps=shared).ys
+            options = {"method": "heun", "seed": 2, "shared_steps": shared}
+            ys = ss.solve(problem, y0, ts, rtol=tol, atol=tol, adjoint=adjoint, **options).ys
             found.append(torch.cat([g.reshape(-1) for g in torch.autograd.grad(ys.sin().sum(), (y0, a))]))
         errors.append(float((found[0] - found[1]).norm() / found[1].norm()))
     assert errors[1] < 1e-3 and errors[1] < 0.3 * errors[0], errors

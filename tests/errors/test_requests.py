@@ -236,7 +236,7 @@ def test_jumps_with_times_of_each_trajectory_are_refused():
         "euler_maruyama",
         ValueError,
         "calculus='stratonovich'",
-        "method='heun'",
+        "method='slow_rk'",
         "sde.to_calculus('ito')",
     ),
 )

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sdesolve as ss
-from sdesolve.methods import METHODS
+from sdesolve.methods import METHODS, names
 
 F64 = torch.float64
-ODE_METHODS = [name for kind, name in METHODS if kind == "ode"]
+ODE_METHODS = names("ode")
 ADAPTIVE = ["bosh3", "tsit5", "dopri5"]
 
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sdesolve as ss
-from sdesolve.methods import METHODS
+from sdesolve.methods import METHODS, names
 
 F32, F64 = torch.float32, torch.float64
-ODE_METHODS = [name for kind, name in METHODS if kind == "ode"]
+ODE_METHODS = names("ode")
 ADAPTIVE = [name for name in ODE_METHODS if METHODS["ode", name].error_order is not None]
 
 
