@@ -102,8 +102,8 @@ def test_every_sde_method_is_measured_on_every_noise_that_it_claims() -> None:
             assert all(claims(method, p.noise, p.structure) for p in measured)
             for calculus in () if method.additive_only else method.calculus:
                 both = "" if len(method.calculus) == 1 else f" ({calculus})"
-            problem = "stretched, diagonal" if "diagonal" in method.noise else "shears"
-            assert f"{name}{both}, strong, {problem}" in found
+                problem = "stretched, diagonal" if "diagonal" in method.noise else "shears"
+                assert f"{name}{both}, strong, {problem}" in found
 
 
 def wrong(method: StochasticRungeKutta, **rows: tuple) -> StochasticRungeKutta:
