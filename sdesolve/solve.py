@@ -81,9 +81,10 @@ def solve(
         functions are never evaluated outside their span. Gradients by the times (ODEs) are those of fixed steps as they
         are taken with ``"direct"`` and ``"checkpoint"``, otherwise those of the equation, right up to the error of the
         solve.
-    method : name or method object. Default: ``"tsit5"`` for an ODE; for an SDE ``"sosra"`` if its noise is additive,
-        ``"heun"`` if it is a Stratonovich one, and in the Ito calculus ``"sosri"`` for diagonal or scalar noise,
-        ``"euler_maruyama"`` for general noise; ``"baoab"`` for Langevin dynamics.
+    method : name or method object; ``python -m sdesolve methods`` lists them. Default: ``"tsit5"`` for an ODE,
+        ``"baoab"`` for Langevin dynamics, ``"exponential_heun"`` for a Semilinear problem; for an SDE by calculus,
+        noise and additivity, and where fixed steps are too long for an explicit method to be stable, an implicit one
+        (:func:`sdesolve.methods.default`).
     dt : fixed steps: each output interval gets ceil(gap/dt) equal steps. With tolerances or a controller it is the
         first step.
     rtol, atol : adaptive steps. ODE default, without dt: 1e-5 and 1e-7; an SDE needs dt or one of them. If one is given
