@@ -110,12 +110,20 @@ def moment_errors(method: Method, calculus: str, h: float, grid: Grid = Grid()) 
     return grid.interpolation(np.zeros(1))[0] @ difference
 
 
+LONGEST = {"tamed_euler": 8}
+"""Binary logarithm of the number of the longest steps, if it is not 5: in long steps the drift is tamed to a size that
+hardly depends on them."""
+
+
 def weak_order(method: Method, calculus: str) -> Iterator[Check]:
     """The order of the first two moments of Z_T. E q is reported alone: for SRIW1 its error changes sign."""
-    steps = [2.0**-k for k in range(5, 10)]
+    longest = LONGEST.get(method.name, 5)
+    steps = [2.0**-k for k in range(longest, longest + 5)]
     found = np.array([moment_errors(method, calculus, h) for h in steps])
     name = method.name if len(method.calculus) == 1 else f"{method.name} ({calculus})"
-    assert method.weak_order is not None
+    # diagonal noise commutes
+    expected = method.weak_order_for("commutative")
+    assert expected is not None
     details: dict[str, Any] = {
         "mean": found[:, 0].tolist(),
         "second_moment": found[:, 1].tolist(),
@@ -128,7 +136,7 @@ def weak_order(method: Method, calculus: str) -> Iterator[Check]:
         f"{name}, weak, nonlinear",
         f"weak order of {name}, nonlinear, X = sinh(t + W)",
         fit_order(steps, np.linalg.norm(found[:, :2], axis=1)),
-        method.weak_order,
+        expected,
         BOUND,
         figure="Weak error of first and second moments, X = sinh(t + W)",
         label=name,
