@@ -35,7 +35,7 @@ class Problem(nn.Module):
     functions : what messages call the drift and, if there is one, the diffusion.
     given : names of what the user gives.
     noise : form of the noise; None: there is none.
-    additive, commutative, calculus : see :class:`SDE`; None without noise.
+    additive, commutative, stiff, calculus : see :class:`SDE`; the last is None without noise.
 
     Parameters
     ----------
@@ -51,6 +51,7 @@ class Problem(nn.Module):
     noise: str | None = None
     additive: bool = False
     commutative: bool = False
+    stiff: bool = False
     calculus: str | None = None
 
     def __init__(self, *, batched: bool, vectorize: bool, allow_training: bool) -> None:
@@ -125,6 +126,7 @@ class SDE(Problem):
     noise : ``"diagonal"``: one Brownian motion an element, and component i of g depends on component i of y alone;
         ``"scalar"``: one Brownian motion a trajectory; ``"general"``: m Brownian motions a trajectory.
     additive : g does not depend on y.
+    stiff : the drift draws solutions together much faster than they move: the default method is then implicit.
     commutative : the columns of g satisfy  sum_i g_ij d g_kl / d y_i = sum_i g_il d g_kj / d y_i.
     calculus : ``"ito"`` or ``"stratonovich"``.
     batched, vectorize, allow_training : see :class:`Problem`.
@@ -157,6 +159,7 @@ class SDE(Problem):
         noise: str = "diagonal",
         additive: bool = False,
         commutative: bool = False,
+        stiff: bool = False,
         calculus: str = "ito",
         batched: bool = True,
         vectorize: bool = False,
@@ -168,14 +171,16 @@ class SDE(Problem):
         self._take("drift", drift)
         self._take("diffusion", diffusion)
         self.noise, self.additive, self.commutative, self.calculus = noise, additive, commutative, calculus
+        self.stiff = stiff
 
-    def _like(self, drift: Any, diffusion: Any, calculus: str) -> SDE:
+    def _like(self, drift: Any, diffusion: Any, calculus: str, *, stiff: bool) -> SDE:
         return SDE(
             drift,
             diffusion,
             noise=self.noise,
             additive=self.additive,
             commutative=self.commutative,
+            stiff=stiff,
             calculus=calculus,
             batched=self.batched,
             vectorize=self.vectorize,
@@ -206,7 +211,8 @@ class SDE(Problem):
             return self._renamed(calculus)
         if isinstance(self.drift, _CorrectedDrift) and self.drift.sde.diffusion == self.diffusion:
             return self.drift.sde
-        return self._like(_CorrectedDrift(self, -0.5 if calculus == "stratonovich" else 0.5), self.diffusion, calculus)
+        drift = _CorrectedDrift(self, -0.5 if calculus == "stratonovich" else 0.5)
+        return self._like(drift, self.diffusion, calculus, stiff=self.stiff)
 
 
 class _CorrectedDrift(nn.Module):
@@ -259,7 +265,9 @@ def time_reversed(sde: SDE) -> SDE:
     """
     if not isinstance(sde, SDE):
         raise TypeError(message("sde", type(sde).__name__, "an sdesolve.SDE"))
-    return sde._like(_ReversedFunction(sde, "drift", -1.0), _ReversedFunction(sde, "diffusion", 1.0), sde.calculus)
+    drift, diffusion = _ReversedFunction(sde, "drift", -1.0), _ReversedFunction(sde, "diffusion", 1.0)
+    # what draws solutions together forwards drives them apart backwards
+    return sde._like(drift, diffusion, sde.calculus, stiff=False)
 
 
 class _ReversedFunction(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from sdesolve.capture import captured, refuse_training
 from sdesolve.compiled import compile_adaptive, compile_fixed
 from sdesolve.errors import CompileError, SolveError, SolveInterrupted, message
 from sdesolve.lattice_clock import PathNoise
-from sdesolve.methods import METHODS, Method, default
+from sdesolve.methods import Method, default
 from sdesolve.methods.method import plain_eager
 from sdesolve.plan import AdaptivePlan, FixedPlan, Interrupted, Result
 from sdesolve.problem import Problem
@@ -41,7 +42,7 @@ from sdesolve.request import (
 from sdesolve.solution import Solution, Stats, Status
 from sdesolve.state import StateSpec, state_spec
 from sdesolve.step_size import PID, step_table
-from sdesolve.stiffness import EVALUATIONS, is_stiff
+from sdesolve.stiffness import EVALUATIONS, LIMIT, decay_rate
 from sdesolve.system import System
 
 
@@ -71,7 +72,7 @@ def solve(
 
     Parameters
     ----------
-    problem : an :class:`ODE`, :class:`SDE` or :class:`Langevin`.
+    problem : an :class:`ODE`, :class:`SDE`, :class:`Semilinear` or :class:`Langevin`.
     y0 : start state, (batch, *state), or a pytree of such tensors; with ``batched=False`` in the problem, one
         trajectory without the batch dimension. float32, float64 (ODEs: complex too); dtype and device are kept.
     ts : output times, (T,), or (batch, T) for times of each trajectory's own; strictly monotone, forwards or backwards.
@@ -158,6 +159,11 @@ def solve(
     times, columns, eps = read_times(ts, spec)
     moves = read_moves(times, spec, system)
     step = read_step(dt)
+    if method is None and not backwards.own_default:
+        adaptive = step is None or any(given is not None for given in (rtol, atol, controller))
+        method, named = default(system, adaptive=adaptive), False
+    else:
+        named = method is not None
     chosen = backwards.method(system, method)
     control = read_control(system, chosen, step, rtol, atol, controller)
     check_direction(system, columns[-1, 0] < columns[0, 0])
@@ -176,8 +182,8 @@ def solve(
     probes = 0
     if control is None:
         assert step is not None
-        if method is None and not backwards.own_default:
-            chosen, probes = _for_steps(system, chosen, y, columns, step)
+        if not named:
+            probes = _warn_of_stiffness(system, chosen, y, columns, step)
         plan = _fixed_plan(system, chosen, y, columns, eps, step, number, ids, brownian, limit, dense)
         plan.isolate = on_failure == "return"
     else:
@@ -283,15 +289,24 @@ def _start(system: System, columns: NDArray[np.float64]) -> Tensor:
     return start[0] if columns.shape[1] == 1 else system.spec.expand(start)
 
 
-def _for_steps(
-    system: System, method: Method, y: Tensor, columns: NDArray[np.float64], dt: float
-) -> tuple[Method, int]:
-    """The default method, or an implicit one where steps dt are too long for it; and the evaluations of the drift that
-    it took to know."""
-    other = METHODS["sde", default(system, stiff=True)] if system.is_sde else method
-    if other is method or not plain_eager():
-        return method, 0
-    return (other if is_stiff(system, _start(system, columns), y, dt) else method), EVALUATIONS
+def _warn_of_stiffness(system: System, method: Method, y: Tensor, columns: NDArray[np.float64], dt: float) -> int:
+    """Warn where steps are too long for a default method to be stable; the evaluations of the drift that it took to
+    know. Transforms of torch.func let no value be looked at."""
+    if not system.is_sde or method.made_for is not None or method.may_fail or not plain_eager():
+        return 0
+    gaps = np.abs(np.diff(columns, axis=0))
+    h = float((gaps / np.ceil(gaps / dt)).max())
+    rate = decay_rate(system, _start(system, columns), y, backwards=bool(columns[-1, 0] < columns[0, 0]))
+    if h * rate > LIMIT:
+        able = system.problem.kind == "SDE" and default(system) == method.name != "heun"
+        advice = " say stiff=True in the SDE, for an implicit method;" if able else ""
+        warnings.warn(
+            f"dt: steps of {h:.3g} are too long for the default method {method.name!r}: at the start the drift draws "
+            f"solutions together at a rate of {rate:.3g}, and explicit steps are unstable above {LIMIT:g} / rate. Take "
+            f"shorter or adaptive steps;{advice} or name a method, which ends this warning.",
+            stacklevel=3,
+        )
+    return EVALUATIONS
 
 
 def _noise_shape(system: System, y: Tensor, columns: NDArray[np.float64]) -> tuple[int, ...]:
@@ -375,11 +390,11 @@ def _finish(
     except Interrupted as interrupted:
         raise SolveInterrupted(solution(interrupted.result)) from None
     if on_failure == "raise" and result.status is not None and bool((result.status != Status.SUCCESS).any()):
-        raise _failure(result, solution(result), ids)
+        raise _failure(result, solution(result), ids, method)
     return solution(result)
 
 
-def _failure(result: Result, solution: Solution, ids: Tensor) -> SolveError:
+def _failure(result: Result, solution: Solution, ids: Tensor, method: Method) -> SolveError:
     assert result.status is not None
     wrong = (result.status != Status.SUCCESS).nonzero().flatten()
     reason = Status(int(result.status[wrong[0]]))
@@ -392,8 +407,8 @@ def _failure(result: Result, solution: Solution, ids: Tensor) -> SolveError:
         "PID's dt_min), use float64, or name a discontinuity in ss.PID(jumps=).",
         Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol. A stiff problem ends so too: for a stiff SDE take "
         "implicit_milstein or, where its noise is additive, esdirk_sra; for a stiff ODE there is no method yet.",
-        Status.NOT_CONVERGED: "Take smaller steps, or more iterations, as in "
-        "method=ss.methods.ImplicitEuler(iterations=10).",
+        Status.NOT_CONVERGED: f"Take smaller steps, or more iterations: {_more_iterations(method)}. Newton's "
+        "method asks for a drift that torch.func can differentiate.",
         Status.DREW_APART: "Such methods are not stable where an equation forgets its start: solve with "
         "adjoint='checkpoint' and another method, or take shorter steps with a smaller ss.Reversible(coupling=).",
     }.get(reason, "Take smaller steps.")
@@ -406,3 +421,8 @@ def _failure(result: Result, solution: Solution, ids: Tensor) -> SolveError:
         paths=paths,
         solution=solution,
     )
+
+
+def _more_iterations(method: Method) -> str:
+    """How to write a method of this kind with twice as many."""
+    return f"method=ss.methods.{type(method).__name__}(iterations={2 * getattr(method, 'iterations', 5)})"

@@ -1,4 +1,4 @@
-"""Whether steps of a given length are too long for an explicit method: how fast the drift draws solutions together."""
+"""How fast a drift draws solutions together: steps may be too long for an explicit method to follow."""
 
 from __future__ import annotations
 
@@ -16,19 +16,12 @@ EVALUATIONS = 1 + _ITERATIONS
 """Of the drift, to know."""
 
 
-def is_stiff(system: System, t: Tensor, y: Tensor, dt: float) -> bool:
-    """Whether some trajectory's drift decays faster at (t, y) than an explicit method can follow with steps dt.
-
-    It looks at values, which transforms of torch.func do not let it do.
-    """
-    return dt * decay_rate(system, t, y) > LIMIT
-
-
-def decay_rate(system: System, t: Tensor, y: Tensor) -> float:
+def decay_rate(system: System, t: Tensor, y: Tensor, *, backwards: bool = False) -> float:
     """The largest -v^T J v over trajectories, J = df/dy at (t, y), along the unit vector v to which the power iteration
     from a fixed direction leads; about -lambda where an eigenvalue lambda < 0 of J is much larger than the others.
 
-    J v is a difference of drifts. 0 where the drift grows, or is not finite near y.
+    J v is a difference of drifts. 0 where the drift grows, or is not finite near y. backwards : of the solve in which
+    times decrease.
     """
     spec = system.spec
     flat = (lambda x: x.reshape(x.shape[0], -1)) if spec.batched else lambda x: x.reshape(1, -1)
@@ -40,7 +33,7 @@ def decay_rate(system: System, t: Tensor, y: Tensor) -> float:
         rate = torch.zeros_like(step)
         for _ in range(_ITERATIONS):
             pull = (flat(system.drift(t, y + (step * v).reshape(y.shape))) - f) / step
-            rate = -(v * pull).sum(1)
+            rate = (v * pull).sum(1) if backwards else -(v * pull).sum(1)
             size = pull.norm(dim=1, keepdim=True)
             v = torch.where(size > 0, pull / size, v)
         return float(torch.nan_to_num(rate, 0.0, 0.0, 0.0).clamp(min=0).amax()) if rate.numel() else 0.0

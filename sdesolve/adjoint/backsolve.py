@@ -54,7 +54,12 @@ class Backsolve(Way):
         higher order would be too long for it."""
         if method is None and system.is_sde and system.calculus == "stratonovich" and not system.additive:
             method = "heun"
-        return choose(system, method)
+        chosen = choose(system, method)
+        if system.is_sde and chosen.may_fail:
+            got = f"'backsolve' with the implicit method {chosen.name!r}"
+            advice = "Heun's steps back are explicit, and not stable where a solve needs implicit ones."
+            raise ValueError(message("adjoint", got, "'direct' or 'checkpoint' with it", advice))
+        return chosen
 
     def refuse(self, system: System, adaptive: bool) -> None:
         """Raise for tolerances that nothing would read."""

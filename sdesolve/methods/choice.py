@@ -45,29 +45,32 @@ def choose(system: System, method: str | Method | None) -> Method:
     return method
 
 
-def default(system: System, *, stiff: bool = False) -> str:
+def default(system: System, *, adaptive: bool = False) -> str:
     """The name of the method for a problem where none is given.
 
     ================================  ================================  ====================
-    problem                           default                           where it is stiff
+    problem                           default                           with ``stiff=True``
     ================================  ================================  ====================
     Langevin                          baoab                             the same
     Semilinear                        exponential_heun                  the same
     ODE                               tsit5                             the same
     SDE, additive                     sosra                             esdirk_sra
     Ito, diagonal or scalar           sosri                             implicit_milstein
-    Ito, general, commutative         derivative_free_milstein          implicit_milstein
+    Ito, general, commutative         milstein                          implicit_milstein
     Ito, general                      euler_maruyama                    implicit_euler
     Stratonovich, commutative         slow_rk                           implicit_milstein
     Stratonovich, general             heun                              the same
     ================================  ================================  ====================
 
-    Diagonal and scalar noise commute. An SDE counts as stiff where fixed steps are asked for, and the drift decays too
-    fast for an explicit method to follow with them (see `sdesolve.stiffness`).
+    Diagonal and scalar noise commute. adaptive : steps are; a Semilinear problem without noise then takes tsit5, whose
+    estimate of its error is of a higher order. It depends on what the problem says of itself, not on values, so that a
+    trajectory is the same in any batch.
     """
-    made = {"Langevin": "baoab", "Semilinear": "exponential_heun", "ODE": "tsit5"}.get(system.problem.kind)
-    if made is not None:
-        return made
+    kind, stiff = system.problem.kind, system.problem.stiff
+    if kind == "Semilinear":
+        return "tsit5" if adaptive and not system.is_sde else "exponential_heun"
+    if kind in ("Langevin", "ODE"):
+        return {"Langevin": "baoab", "ODE": "tsit5"}[kind]
     if system.additive:
         return "esdirk_sra" if stiff else "sosra"
     if _commutes(system):
@@ -75,7 +78,7 @@ def default(system: System, *, stiff: bool = False) -> str:
             return "implicit_milstein"
         if system.calculus == "stratonovich":
             return "slow_rk"
-        return "derivative_free_milstein" if system.noise == "general" else "sosri"
+        return "milstein" if system.noise == "general" else "sosri"
     if system.calculus == "stratonovich":
         return "heun"
     return "implicit_euler" if stiff else "euler_maruyama"

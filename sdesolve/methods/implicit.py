@@ -17,22 +17,22 @@ from torch import Tensor
 from sdesolve.errors import message
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.methods.milstein import derivative_evaluations, derivative_terms
-from sdesolve.methods.newton import Root, root
+from sdesolve.methods.newton import DIFFERENTIABLE, Root, root
 from sdesolve.system import System
 
 
 class Theta(Method):
-    """What both methods share: options, and the implicit part of a step."""
+    """What both methods share: options, and the implicit part of a step, with first and second derivatives."""
 
     problem, may_fail = "sde", True
     theta: float
     iterations: int
 
-    def __init__(self, theta: float = 1.0, iterations: int = 5) -> None:
+    def __init__(self, theta: float = 1.0, iterations: int = 8) -> None:
         if not (isinstance(theta, (int, float)) and 0.5 <= theta <= 1):
             raise ValueError(message("theta", repr(theta), "a number in [1/2, 1]", "1 damps stiff components most."))
         self.theta, self.iterations = float(theta), checked(iterations)
-        self.drift_evaluations = iterations + 1 + (self.theta < 1)
+        self.drift_evaluations = iterations + DIFFERENTIABLE + (self.theta < 1)
         self.diffusion_evaluations = 1
 
     def _explicit(self, system: System, state: State, inc: Increments) -> tuple[Tensor, Tensor | None]:
@@ -51,7 +51,7 @@ class ImplicitEuler(Theta):
     """Drift-implicit Euler: strong order 1/2 (1 for additive noise), weak order 1 (for additive noise
     and theta = 1/2 it is 2); Ito, any noise.
 
-    theta : weight of the end of the step, in [1/2, 1]. iterations : Newton corrections a step, before the last one.
+    theta : weight of the end of the step, in [1/2, 1]. iterations : Newton corrections a step, before the last two.
     Fixed steps alone: the sizes of adaptive steps depend on W, to which only methods that hold the W^2 of Milstein
     converge (Gaines & Lyons 1997, SIAM J. Appl. Math. 57:1455).
     """
@@ -61,7 +61,7 @@ class ImplicitEuler(Theta):
     calculus, noise = ("ito",), ("diagonal", "scalar", "general")
     source = "Kloeden & Platen 1992, section 12.2"
 
-    def __init__(self, theta: float = 1.0, iterations: int = 5) -> None:
+    def __init__(self, theta: float = 1.0, iterations: int = 8) -> None:
         super().__init__(theta, iterations)
         self.weak_order_additive = 2.0 if self.theta == 0.5 else None
 
@@ -77,7 +77,7 @@ class ImplicitMilstein(Theta):
     """Drift-implicit Milstein: strong and weak order 1; Ito and Stratonovich; diagonal, scalar, and commutative (so
     additive) general noise.
 
-    theta : weight of the end of the step, in [1/2, 1]. iterations : Newton corrections a step, before the last one.
+    theta : weight of the end of the step, in [1/2, 1]. iterations : Newton corrections a step, before the last two.
 
     The error is the difference to theta - 1/2 in the drift and the trapezoidal rule in the diffusion,
     1/2 (f_1 - f) h + 1/2 (g_1 - g) W - 1/2 sum_jk (dg_k/dy g_j) W_j W_k, times (I - theta h df/dy)^-1: what is stiff is
@@ -91,7 +91,7 @@ class ImplicitMilstein(Theta):
     general_diffusion_evaluations = 1, 1
     source = "Kloeden & Platen 1992, section 12.2"
 
-    def __init__(self, theta: float = 1.0, iterations: int = 5) -> None:
+    def __init__(self, theta: float = 1.0, iterations: int = 8) -> None:
         super().__init__(theta, iterations)
         self.diffusion_evaluations = 2
         self.error_drift_evaluations, self.error_diffusion_evaluations = int(self.theta == 1), 1
@@ -123,7 +123,7 @@ def checked(iterations: int) -> int:
     if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
         raise ValueError(
             message(
-                "iterations", repr(iterations), "an int, 1 at least", "A linear drift needs 2, others mostly 3 to 6."
+                "iterations", repr(iterations), "an int, 1 at least", "A linear drift needs 2, others mostly 3 to 8."
             )
         )
     return iterations

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from sdesolve.methods.implicit import checked
 from sdesolve.methods.method import Increments, Method, State, Step, combine
-from sdesolve.methods.newton import root
+from sdesolve.methods.newton import DIFFERENTIABLE, root
 from sdesolve.system import System
 
 GAMMA = 1767732205903 / 4055673282236
@@ -59,7 +59,7 @@ DIFFERENCE = tuple(b - lower for b, lower in zip(B, LOWER, strict=True))
 class ImplicitAdditive(Method):
     """Strong order 3/2, weak order 2, for additive noise of any form; both calculi.
 
-    iterations : Newton corrections in each of the three implicit stages, before the last one.
+    iterations : Newton corrections in each of the three implicit stages, before the last two.
 
     The error is the difference to the embedded weights of order 2, with g(t) W in place of int g dW, times
     (I - gamma h df/dy)^-1, which damps what is stiff in it (Hosea & Shampine 1996, Appl. Numer. Math. 20:21).
@@ -74,9 +74,9 @@ class ImplicitAdditive(Method):
     diffusion_evaluations = 2
     source = "Kennedy & Carpenter 2003, ARK3(2)4L[2]SA, implicit part; noise of the stages: sdesolve"
 
-    def __init__(self, iterations: int = 5) -> None:
+    def __init__(self, iterations: int = 8) -> None:
         self.iterations = checked(iterations)
-        self.drift_evaluations = 1 + 3 * (iterations + 1)
+        self.drift_evaluations = 1 + 3 * (iterations + DIFFERENTIABLE)
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
         y, w, area = state.y, inc.w, inc.H

@@ -26,9 +26,9 @@ class Milstein(Method):
 
     Parameters
     ----------
-    derivative : ``"autodiff"``, in forward mode; ``"difference"``, for a diffusion that has none. A derivative along a
-        direction is one more evaluation of g: two evaluations a step in all. For general noise with m columns in the
-        Ito calculus it takes one along each column, 1 + m in all.
+    derivative : ``"autodiff"``, in forward mode; ``"difference"``, for a diffusion that has none, and fixed steps. A
+        derivative along a direction is one more evaluation of g: two evaluations a step in all. For general noise with
+        m columns in the Ito calculus it takes one along each column, 1 + m in all.
 
     The error is the difference to the trapezoidal corrector, f_1 and g_1 at (t_1, y_1):
     1/2 (f_1 - f) h + 1/2 (g_1 - g) W - 1/2 sum_jk (dg_k/dy g_j) W_j W_k.
@@ -39,7 +39,8 @@ class Milstein(Method):
     """
 
     problem = "sde"
-    order, weak_order, error_order = 1.0, 1.0, 1.5
+    order, weak_order = 1.0, 1.0
+    error_order: float | None = 1.5
     calculus, noise = ("ito", "stratonovich"), ("diagonal", "scalar", "general")
     commutative_only = True
     drift_evaluations, diffusion_evaluations = 1, 2
@@ -50,6 +51,9 @@ class Milstein(Method):
         if derivative not in DERIVATIVES:
             raise ValueError(message("derivative", repr(derivative), " or ".join(map(repr, DERIVATIVES))))
         self.derivative = derivative
+        if derivative == "difference":
+            # what a difference leaves is a multiple of W^2 - h, of mean 0 in steps whose length does not depend on W
+            self.error_order = None
         self.name = "milstein" if derivative == "autodiff" else "derivative_free_milstein"
         self.source = (
             "Milstein 1975; Kloeden & Platen 1992, (10.3.1), (10.3.17)"

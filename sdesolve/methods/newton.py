@@ -3,10 +3,13 @@
     z = a + s f(t, z),      s = h gamma;       z <- z - M^-1 (z - a - s f(t, z)),      M = I - s df/dy(t, z)
 
 Trajectories do not read each other, so row i of every trajectory's Jacobian is one vector-Jacobian product of f over
-the batch, with the cotangent e_i in each. A number of corrections is fixed, and no graph is kept of them. One more has
-the derivatives of the solution: with z and M held constant they are those of the implicit function theorem,
+the batch, with the cotangent e_i in each. A number of corrections is fixed, and no graph is kept of them. Two more have
+the derivatives of the solution, with M held constant. The first one starts from a constant z, and has those of the
+implicit function theorem,
 
-    dz = M^-1 (da + f ds + s (df/dt dt + df/dp dp)).
+    dz = M^-1 (da + f ds + s (df/dt dt + df/dp dp));
+
+each such correction is right in one derivative more than what it starts from, so the second one has second derivatives.
 """
 
 from __future__ import annotations
@@ -61,8 +64,13 @@ class Root:
     linear: Linear
 
 
+#: corrections that have derivatives, each with an evaluation of f
+DIFFERENTIABLE = 2
+
+
 def root(system: System, t: Tensor, a: Tensor, s: Tensor, guess: Tensor, iterations: int) -> Root:
-    """The solution z of z = a + s f(t, z) near a guess, by `iterations` corrections and the one that has derivatives.
+    """The solution z of z = a + s f(t, z) near a guess, by `iterations` corrections and the two that have derivatives,
+    first and second ones.
 
     It has converged when a correction is below eps^(1/2) of the largest elements of z and a together, so that the next
     one is of size eps; what follows changes nothing.
@@ -113,6 +121,8 @@ def root(system: System, t: Tensor, a: Tensor, s: Tensor, guess: Tensor, iterati
     # where nothing was found the guess stands, which may be no root: nothing of it may reach a gradient
     residual = torch.where(known, change - moved - s * f, 0.0)
     change = torch.where(known, change - moved - linear.solve(residual), 0.0)
+    f = system.drift(t, torch.where(known, base + moved + change, first))
+    change = change - linear.solve(torch.where(known, change - s * f, 0.0))
     finite = scale.isfinite()
     rest = torch.where(spec.expand(finite), first, base)
     return Root(torch.where(known, base + moved + change, rest), change, finite & ~done, linear)

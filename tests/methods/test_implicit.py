@@ -370,15 +370,13 @@ def test_the_ways_of_taking_gradients_agree(name):
         ys = ss.solve(sde, start, ts, method=name, dt=dt, seed=0, adjoint=adjoint).ys
         return torch.cat([x.reshape(-1) for x in torch.autograd.grad(ys[1:].square().sum(), (start, p, s))])
 
-    coarse, fine = gradients("direct", 1 / 8), gradients("direct", 1 / 32)
-    assert torch.allclose(gradients("checkpoint", 1 / 8), coarse, rtol=1e-12, atol=1e-14)
-    # the continuous adjoint is another discretization, by a method of order 1
-    apart = [(gradients("backsolve", dt) - x).norm() / x.norm() for dt, x in ((1 / 8, coarse), (1 / 32, fine))]
-    assert apart[1] < 0.4 * apart[0] and apart[1] < 0.1
+    assert torch.allclose(gradients("checkpoint", 1 / 8), gradients("direct", 1 / 8), rtol=1e-12, atol=1e-14)
+    with pytest.raises(ValueError, match="'backsolve' with the implicit method"):
+        gradients("backsolve", 1 / 8)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_solve_passes_gradcheck(name):
+def test_a_solve_passes_gradcheck_for_first_and_second_derivatives(name):
     ts = torch.linspace(0, 1, 3, dtype=F64)
 
     def end(y0, p, s):
@@ -388,4 +386,5 @@ def test_a_solve_passes_gradcheck(name):
         return ss.solve(sde, y0, ts, method=name, dt=0.5, seed=0).ys[-1]
 
     inputs = start(2), tensor(0.6)[0], tensor(0.4)[0]
-    assert torch.autograd.gradcheck(end, [x.clone().requires_grad_() for x in inputs])
+    inputs = [x.clone().requires_grad_() for x in inputs]
+    assert torch.autograd.gradcheck(end, inputs) and torch.autograd.gradgradcheck(end, inputs)

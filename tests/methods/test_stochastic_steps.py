@@ -511,7 +511,7 @@ def test_the_default_is_the_highest_order_that_the_structure_of_the_noise_allows
     assert chosen(additive=True) == chosen(additive=True, noise="general", calculus="stratonovich") == "sosra"
     assert chosen() == chosen(noise="scalar") == "sosri"
     assert chosen(noise="general") == "euler_maruyama"
-    assert chosen(noise="general", commutative=True) == "derivative_free_milstein"
+    assert chosen(noise="general", commutative=True) == "milstein"
     assert chosen(noise="general", calculus="stratonovich") == "heun"
     for commuting in ({}, {"noise": "scalar"}, {"noise": "general", "commutative": True}):
         assert chosen(calculus="stratonovich", **commuting) == "slow_rk"

@@ -1,4 +1,6 @@
-"""Which method a solve takes when none is given, and what it takes to know whether the drift is stiff."""
+"""Which method a solve takes when none is given, and when it warns that steps are too long for it."""
+
+import warnings
 
 import pytest
 import torch
@@ -33,7 +35,7 @@ CASES = [
     ({"additive": True, "noise": "general", "calculus": "stratonovich"}, "sosra", "esdirk_sra"),
     ({}, "sosri", "implicit_milstein"),
     ({"noise": "scalar"}, "sosri", "implicit_milstein"),
-    ({"noise": "general", "commutative": True}, "derivative_free_milstein", "implicit_milstein"),
+    ({"noise": "general", "commutative": True}, "milstein", "implicit_milstein"),
     ({"noise": "general"}, "euler_maruyama", "implicit_euler"),
     ({"calculus": "stratonovich"}, "slow_rk", "implicit_milstein"),
     ({"noise": "general", "calculus": "stratonovich"}, "heun", "heun"),
@@ -41,32 +43,79 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "explicit", "implicit"), CASES, ids=lambda case: str(case).replace("'", ""))
-def test_steps_that_are_too_long_for_an_explicit_method_make_the_default_implicit(kind, explicit, implicit):
-    assert taken(stiff(**kind), dt=1e-3).stats.method == explicit
-    sol = taken(stiff(**kind), dt=1e-2, on_failure="return")
+def test_the_default_is_implicit_where_the_sde_says_that_it_is_stiff(kind, explicit, implicit):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert taken(stiff(**kind), dt=1e-3).stats.method == explicit
+    if implicit == "heun":
+        with pytest.warns(UserWarning, match="name a method"):
+            assert taken(stiff(stiff=True, **kind), dt=1e-2, on_failure="return").stats.method == "heun"
+        return
+    sol = taken(stiff(stiff=True, **kind), dt=1e-2)
     assert sol.stats.method == implicit
-    if implicit != "heun":
-        # the first component follows cos t, from which it starts at a distance of 0, and the second hardly moves
-        assert (sol.ys[-1] - 1).abs().max() < 0.1
+    # the first component follows cos t, from which it starts at a distance of 0, and the second hardly moves
+    assert (sol.ys[-1] - 1).abs().max() < 0.1
+    with pytest.warns(UserWarning, match="say stiff=True in the SDE"):
+        assert taken(stiff(**kind), dt=1e-2, on_failure="return").stats.method == explicit
 
 
-def test_a_method_that_is_named_is_taken_however_stiff_the_drift():
-    assert taken(stiff(additive=True), dt=1e-2, method="sosra", on_failure="return").stats.method == "sosra"
+def test_what_an_sde_says_of_its_stiffness_stays_with_it_in_the_other_calculus_and_not_backwards_in_time():
+    sde = stiff(stiff=True)
+    assert sde.to_calculus("stratonovich").stiff and sde.to_calculus("stratonovich").to_calculus("ito").stiff
+    assert not ss.time_reversed(sde).stiff and stiff(stiff=True, additive=True).to_calculus("stratonovich").stiff
 
 
-def test_adaptive_steps_find_their_length_by_themselves():
-    assert taken(stiff(additive=True), rtol=1e-2, atol=1e-2).stats.method == "sosra"
+def test_the_default_is_the_same_for_every_batch_and_under_transforms():
+    sde = ss.SDE(lambda t, y: -(y**3), lambda t, y: 0.1 * y)
+    y0 = torch.linspace(0.5, 8.0, 16, dtype=F64)[:, None]
+    ts = torch.tensor([0.0, 0.1], dtype=F64)
+    end = lambda y0, **options: ss.solve(sde, y0, ts, dt=0.05, seed=0, **options).ys[-1]
+    with pytest.warns(UserWarning, match="dt: steps of 0.05"):
+        whole = end(y0)
+    assert torch.equal(end(y0[2:3], paths=[2])[0], whole[2])
+    assert torch.allclose(torch.func.vmap(end)(y0[None])[0], whole, rtol=1e-12)
 
 
-@pytest.mark.parametrize("dt", [1e-3, 1e-2])
-def test_the_look_at_the_drift_is_counted(dt):
-    problem, calls = stiff(additive=True), []
+def test_a_method_that_is_named_and_adaptive_steps_end_the_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert taken(stiff(additive=True), dt=1e-2, method="sosra", on_failure="return").stats.method == "sosra"
+        assert taken(stiff(additive=True), rtol=1e-2, atol=1e-2).stats.method == "sosra"
+        assert taken(stiff(additive=True, stiff=True), rtol=1e-2, atol=1e-2).stats.method == "esdirk_sra"
+
+
+def test_steps_are_those_that_are_taken_and_backwards_it_is_growth_that_is_stiff():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        taken(ss.SDE(lambda t, y: -y, lambda t, y: 0.1 * y), dt=10.0)
+        grows = ss.SDE(lambda t, y: -100 * y, lambda t, y: 0.1 * y, calculus="stratonovich")
+        ss.solve(grows, torch.ones(1, 1, dtype=F64), torch.tensor([1.0, 0.9], dtype=F64), dt=0.05, seed=0)
+    decays = ss.SDE(lambda t, y: 100 * y, lambda t, y: 0.1 * y, calculus="stratonovich")
+    with pytest.warns(UserWarning, match="a rate of 100"):
+        ss.solve(decays, torch.ones(1, 1, dtype=F64), torch.tensor([1.0, 0.9], dtype=F64), dt=0.05, seed=0)
+
+
+@pytest.mark.parametrize("kind", [{}, {"stiff": True}], ids=["explicit", "implicit"])
+def test_the_look_at_the_drift_is_counted(kind):
+    problem, calls = stiff(additive=True, **kind), []
     drift = problem.drift
     problem.drift = lambda t, y: calls.append(t) or drift(t, y)
-    sol = taken(problem, dt=dt)
+    sol = taken(problem, dt=1e-3)
     assert len(calls) == int(sol.stats.drift_evaluations[0])
-    explicit = taken(stiff(additive=True), dt=dt, method=sol.stats.method)
-    assert len(calls) == int(explicit.stats.drift_evaluations[0]) + EVALUATIONS
+    named = taken(stiff(additive=True), dt=1e-3, method=sol.stats.method)
+    assert len(calls) == int(named.stats.drift_evaluations[0]) + (0 if kind else EVALUATIONS)
+
+
+def test_adaptive_semilinear_problems_without_noise_take_a_method_with_a_sharper_estimate():
+    ode = ss.Semilinear(-1.0, lambda t, y: torch.sin(t) + 0 * y)
+    y0 = torch.ones(1, 1, dtype=F64)
+    assert ss.solve(ode, y0, SPAN).stats.method == ss.solve(ode, y0, SPAN, rtol=1e-3).stats.method == "tsit5"
+    assert ss.solve(ode, y0, SPAN, dt=0.01).stats.method == "exponential_heun"
+
+
+def test_backsolve_refuses_implicit_methods():
+    with pytest.raises(ValueError, match=r"adjoint: got 'backsolve' with the implicit method 'implicit_milstein'"):
+        taken(stiff(stiff=True), dt=1e-2, adjoint="backsolve")
 
 
 def test_langevin_and_semilinear_problems_have_methods_of_their_own():
@@ -74,14 +123,6 @@ def test_langevin_and_semilinear_problems_have_methods_of_their_own():
     langevin = ss.Langevin(force=lambda x: -1e4 * x, gamma=1.0)
     assert taken(langevin, (x, x), dt=1e-3).stats.method == "baoab"
     assert taken(ss.Semilinear(-1e6, None, 0.1), dt=1e-2).stats.method == "exponential_heun"
-
-
-def test_inside_vmap_no_value_is_looked_at():
-    def end(y0):
-        return taken(stiff(additive=True), y0[None], dt=1e-3).ys[-1, 0]
-
-    y0 = torch.rand(4, 2, dtype=F64)
-    assert torch.equal(torch.func.vmap(end)(y0)[2], end(y0[2]))
 
 
 def rate(f, y) -> float:
