@@ -84,8 +84,8 @@ def solve(
         solve.
     method : name or method object; ``python -m sdesolve methods`` lists them. Default: ``"tsit5"`` for an ODE,
         ``"baoab"`` for Langevin dynamics, ``"exponential_heun"`` for a Semilinear problem; for an SDE by calculus,
-        noise and additivity, and where fixed steps are too long for an explicit method to be stable, an implicit one
-        (:func:`sdesolve.methods.default`).
+        noise, additivity and stiffness, as it says of itself (:func:`sdesolve.methods.default`). Where fixed steps are
+        too long for it at the start, a UserWarning says so.
     dt : fixed steps: each output interval gets ceil(gap/dt) equal steps. With tolerances or a controller it is the
         first step.
     rtol, atol : adaptive steps. ODE default, without dt: 1e-5 and 1e-7; an SDE needs dt or one of them. If one is given
@@ -94,7 +94,7 @@ def solve(
         looks at, a short pulse say, is not seen: name it in ``ss.PID(jumps=)``.
     controller : an ``ss.PID(rtol, atol, ...)``, to say more about adaptive steps.
     seed : int of the noise. Default: drawn from torch's global generator, so that ``torch.manual_seed`` reproduces a
-    run.
+        run.
     paths : (batch,) trajectory ids; default 0, 1, ..., batch - 1. Noise is a function of (seed, id, time).
     brownian : a :class:`BrownianPath` to follow, of shape (batch, *noise): for diagonal noise (batch, *state), or
         (batch, elements) of a pytree; for scalar noise (batch, 1); for general noise (batch, m). Steps of whole cells
@@ -119,9 +119,9 @@ def solve(
         tensor's value, print, count their calls, or read two tensors that share memory. Gradients: ``"direct"``,
         ``"backsolve"`` of ODEs, and with fixed steps ``"checkpoint"``, ``"reversible"``, and ``"backsolve"`` of SDEs
         that are Stratonovich or additive; all but those of ODEs by ``"backsolve"`` not with ``vectorize=True``, nor
-        where the functions use ``torch.func.grad`` or ``vjp``. Not with ``dense``, outputs that are interpolated, fixed
-        steps at (batch, T) times, adaptive steps of an SDE at (batch, T) times, ``torch.autocast``. Trajectories that
-        read each other are looked for at the first solve of a structure.
+        where the functions use ``torch.func.grad`` or ``vjp``, as implicit methods do. Not with ``dense``, outputs that
+        are interpolated, fixed steps at (batch, T) times, adaptive steps of an SDE at (batch, T) times,
+        ``torch.autocast``. Trajectories that read each other are looked for at the first solve of a structure.
     events : None; there are none yet.
     progress : True for a bar (needs rich), or a function of the finished fraction.
     on_failure : ``"raise"`` a :class:`SolveError` with the partial solution if a trajectory fails, or ``"return"`` the
@@ -135,8 +135,7 @@ def solve(
     ------
     FunctionError : a drift or diffusion returned something of the wrong shape or dtype, or wrote into its arguments.
     CoupledTrajectoriesError : with clocks of their own, trajectories read each other. TrainingModeError : dropout or
-    batch
-        norm in training mode. (These three are ValueErrors.)
+        batch norm in training mode. (These three are ValueErrors.)
     SolveError : a trajectory failed. CompileError : ``compile=True`` is not possible here.
     ValueError, TypeError : a request that makes no sense; the text names the argument and what is accepted.
 
