@@ -155,11 +155,11 @@ def test_a_recorded_solve_is_freed_with_its_solution():
 
 def test_states_without_dimensions_and_times_of_each_trajectory():
     y0 = torch.tensor(1.3, dtype=F64)
-    for how in ({"dt": 0.25}, {"rtol": 1e-4}):
+    for how in ({"dt": 0.25, "method": "bosh3"}, {"rtol": 1e-4, "method": "bosh3"}):
         assert_compiled_is_eager(ss.ODE(lambda t, y: -y * t, batched=False), [], y0, TS, **how)
     theta = torch.tensor(0.7, dtype=F64, requires_grad=True)
     own = ss.ODE(lambda t, y: -theta * y * t[:, :1])  # a clock of its own for each: t has a batch
-    assert_compiled_is_eager(own, [theta], torch.ones(2, 1, dtype=F64) * y0, TS, rtol=1e-4)
+    assert_compiled_is_eager(own, [theta], torch.ones(2, 1, dtype=F64) * y0, TS, rtol=1e-4, method="bosh3")
 
 
 def test_compiled_gradients_of_a_vectorized_problem_are_refused():
@@ -177,7 +177,7 @@ def test_compiled_checkpoints_give_the_gradients_of_direct_whatever_their_memory
 
     def run(adjoint, rows, **how):
         y0 = torch.tensor([[0.5, 0.2], [40.0, 1.0], [0.7, -0.3]], dtype=F64)[rows].requires_grad_()
-        sol = ss.solve(ss.ODE(f), y0, ts, dt=0.03, adjoint=adjoint, on_failure="return", **how)
+        sol = ss.solve(ss.ODE(f), y0, ts, method="heun", dt=0.03, adjoint=adjoint, on_failure="return", **how)
         good = sol.status == Status.SUCCESS
         assert good.tolist() == [row != 1 for row in rows]
         ys = sol.ys[:, good]
@@ -191,7 +191,7 @@ def test_compiled_checkpoints_give_the_gradients_of_direct_whatever_their_memory
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
         assert (found_y[1] == 0).all()
     y0 = torch.full((3, 2), 0.5, dtype=F64, requires_grad=True)
-    ys = ss.solve(ss.ODE(f), y0, ts, dt=0.03, adjoint="checkpoint", compile=True).ys
+    ys = ss.solve(ss.ODE(f), y0, ts, method="heun", dt=0.03, adjoint="checkpoint", compile=True).ys
     with pytest.raises(ss.SolveError, match="'checkpoint' with compile=True was asked for gradients of its gradients"):
         torch.autograd.grad(ys.sum(), rate, create_graph=True)
 
@@ -210,7 +210,7 @@ def test_compiled_checkpoints_of_an_sde_draw_its_noise_again():
 
 BACK = {
     "reversible, general noise off the grid": ("general", "reversible", {"dt": 0.03, "seed": 2}),
-    "reversible tsit5": ("ode", ss.Reversible(0.9), {"dt": 0.05}),
+    "reversible bosh3": ("ode", ss.Reversible(0.9), {"dt": 0.05, "method": "bosh3"}),
     "backsolve, off the grid": ("diagonal", "backsolve", {"dt": 0.03, "seed": 2, "method": "heun"}),
     "backsolve, additive noise": ("additive", "backsolve", {"dt": 0.05, "seed": 1, "method": "sra1"}),
 }
