@@ -158,11 +158,6 @@ def solve(
     times, columns, eps = read_times(ts, spec)
     moves = read_moves(times, spec, system)
     step = read_step(dt)
-    if method is None and not backwards.own_default:
-        adaptive = step is None or any(given is not None for given in (rtol, atol, controller))
-        method, named = default(system, adaptive=adaptive), False
-    else:
-        named = method is not None
     chosen = backwards.method(system, method)
     control = read_control(system, chosen, step, rtol, atol, controller)
     check_direction(system, columns[-1, 0] < columns[0, 0])
@@ -181,7 +176,7 @@ def solve(
     probes = 0
     if control is None:
         assert step is not None
-        if not named:
+        if method is None:
             probes = _warn_of_stiffness(system, chosen, y, columns, step)
         plan = _fixed_plan(system, chosen, y, columns, eps, step, number, ids, brownian, limit, dense)
         plan.isolate = on_failure == "return"

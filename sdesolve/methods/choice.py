@@ -45,7 +45,7 @@ def choose(system: System, method: str | Method | None) -> Method:
     return method
 
 
-def default(system: System, *, adaptive: bool = False) -> str:
+def default(system: System) -> str:
     """The name of the method for a problem where none is given.
 
     ================================  ================================  ====================
@@ -62,15 +62,13 @@ def default(system: System, *, adaptive: bool = False) -> str:
     Stratonovich, general             heun                              the same
     ================================  ================================  ====================
 
-    Diagonal and scalar noise commute. adaptive : steps are; a Semilinear problem without noise then takes tsit5, whose
-    estimate of its error is of a higher order. It depends on what the problem says of itself, not on values, so that a
+    Diagonal and scalar noise commute. It depends on what the problem says of itself, not on values, so that a
     trajectory is the same in any batch.
     """
     kind, stiff = system.problem.kind, system.problem.stiff
-    if kind == "Semilinear":
-        return "tsit5" if adaptive and not system.is_sde else "exponential_heun"
-    if kind in ("Langevin", "ODE"):
-        return {"Langevin": "baoab", "ODE": "tsit5"}[kind]
+    made = {"Langevin": "baoab", "Semilinear": "exponential_heun", "ODE": "tsit5"}
+    if kind in made:
+        return made[kind]
     if system.additive:
         return "esdirk_sra" if stiff else "sosra"
     if _commutes(system):

@@ -106,13 +106,6 @@ def test_the_look_at_the_drift_is_counted(kind):
     assert len(calls) == int(named.stats.drift_evaluations[0]) + (0 if kind else EVALUATIONS)
 
 
-def test_adaptive_semilinear_problems_without_noise_take_a_method_with_a_sharper_estimate():
-    ode = ss.Semilinear(-1.0, lambda t, y: torch.sin(t) + 0 * y)
-    y0 = torch.ones(1, 1, dtype=F64)
-    assert ss.solve(ode, y0, SPAN).stats.method == ss.solve(ode, y0, SPAN, rtol=1e-3).stats.method == "tsit5"
-    assert ss.solve(ode, y0, SPAN, dt=0.01).stats.method == "exponential_heun"
-
-
 def test_backsolve_refuses_implicit_methods():
     with pytest.raises(ValueError, match=r"adjoint: got 'backsolve' with the implicit method 'implicit_milstein'"):
         taken(stiff(stiff=True), dt=1e-2, adjoint="backsolve")
