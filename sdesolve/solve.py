@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,7 @@ from sdesolve.capture import captured, refuse_training
 from sdesolve.compiled import compile_adaptive, compile_fixed
 from sdesolve.errors import CompileError, SolveError, SolveInterrupted, message
 from sdesolve.lattice_clock import PathNoise
-from sdesolve.methods import Method, default
-from sdesolve.methods.method import plain_eager
+from sdesolve.methods import Method
 from sdesolve.plan import AdaptivePlan, FixedPlan, Interrupted, Result
 from sdesolve.problem import Problem
 from sdesolve.progress import Report, reporting
@@ -42,7 +40,7 @@ from sdesolve.request import (
 from sdesolve.solution import Solution, Stats, Status
 from sdesolve.state import StateSpec, state_spec
 from sdesolve.step_size import PID, step_table
-from sdesolve.stiffness import EVALUATIONS, LIMIT, decay_rate
+from sdesolve.stiffness import warn_of_stiffness
 from sdesolve.system import System
 
 
@@ -177,7 +175,7 @@ def solve(
     if control is None:
         assert step is not None
         if method is None:
-            probes = _warn_of_stiffness(system, chosen, y, columns, step)
+            probes = warn_of_stiffness(system, chosen, _start(system, columns), y, columns, step)
         plan = _fixed_plan(system, chosen, y, columns, eps, step, number, ids, brownian, limit, dense)
         plan.isolate = on_failure == "return"
     else:
@@ -281,26 +279,6 @@ def _start(system: System, columns: NDArray[np.float64]) -> Tensor:
     """The first time as functions see it."""
     start = torch.as_tensor(columns[0], dtype=system.spec.time_dtype, device=system.spec.device)
     return start[0] if columns.shape[1] == 1 else system.spec.expand(start)
-
-
-def _warn_of_stiffness(system: System, method: Method, y: Tensor, columns: NDArray[np.float64], dt: float) -> int:
-    """Warn where steps are too long for a default method to be stable; the evaluations of the drift that it took to
-    know. Transforms of torch.func let no value be looked at."""
-    if not system.is_sde or method.made_for is not None or method.may_fail or not plain_eager():
-        return 0
-    gaps = np.abs(np.diff(columns, axis=0))
-    h = float((gaps / np.ceil(gaps / dt)).max())
-    rate = decay_rate(system, _start(system, columns), y, backwards=bool(columns[-1, 0] < columns[0, 0]))
-    if h * rate > LIMIT:
-        able = system.problem.kind == "SDE" and default(system) == method.name != "heun"
-        advice = " say stiff=True in the SDE, for an implicit method;" if able else ""
-        warnings.warn(
-            f"dt: steps of {h:.3g} are too long for the default method {method.name!r}: at the start the drift draws "
-            f"solutions together at a rate of {rate:.3g}, and explicit steps are unstable above {LIMIT:g} / rate. Take "
-            f"shorter or adaptive steps;{advice} or name a method, which ends this warning.",
-            stacklevel=3,
-        )
-    return EVALUATIONS
 
 
 def _noise_shape(system: System, y: Tensor, columns: NDArray[np.float64]) -> tuple[int, ...]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from sdesolve.methods import Method, default
+from sdesolve.methods.method import plain_eager
 from sdesolve.system import System
 
 LIMIT = 2.0
@@ -14,6 +20,31 @@ _ITERATIONS = 2
 
 EVALUATIONS = 1 + _ITERATIONS
 """Of the drift, to know."""
+
+
+def warn_of_stiffness(
+    system: System, method: Method, start: Tensor, y: Tensor, times: NDArray[np.float64], dt: float
+) -> int:
+    """Warn where fixed steps are too long for a default method to be stable; the evaluations of the drift that it took
+    to know. Transforms of torch.func let no value be looked at.
+
+    start : first time, as functions see it. times : (T, 1) or (T, batch). dt : the longest that steps may be.
+    """
+    if not system.is_sde or method.made_for is not None or method.may_fail or not plain_eager():
+        return 0
+    gaps = np.abs(np.diff(times, axis=0))
+    h = float((gaps / np.ceil(gaps / dt)).max())
+    rate = decay_rate(system, start, y, backwards=bool(times[-1, 0] < times[0, 0]))
+    if h * rate > LIMIT:
+        able = system.problem.kind == "SDE" and default(system) == method.name != "heun"
+        advice = " say stiff=True in the SDE, for an implicit method;" if able else ""
+        warnings.warn(
+            f"dt: steps of {h:.3g} are too long for the default method {method.name!r}: at the start the drift draws "
+            f"solutions together at a rate of {rate:.3g}, and explicit steps are unstable above {LIMIT:g} / rate. Take "
+            f"shorter or adaptive steps;{advice} or name a method, which ends this warning.",
+            stacklevel=3,
+        )
+    return EVALUATIONS
 
 
 def decay_rate(system: System, t: Tensor, y: Tensor, *, backwards: bool = False) -> float:

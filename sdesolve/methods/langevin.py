@@ -28,10 +28,14 @@ _ROOT_3 = math.sqrt(3)
 
 
 class LangevinMethod(Method):
-    """What the methods share: the halves of the state, the coefficients and the force as the solver holds them."""
+    """What the methods share: the problem, and unless they say otherwise orders, and a force that is kept for the next
+    step."""
 
     problem, made_for = "sde", "Langevin"
     calculus, noise, additive_only = ("ito", "stratonovich"), ("diagonal",), True
+    order = order_additive = 1.0
+    weak_order = weak_order_additive = 2.0
+    first_evaluations = drift_evaluations = 1
 
     def init(self, system: System, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         return (_force(system, t, _halves(y)[0]),) if self.first_evaluations else ()
@@ -48,9 +52,6 @@ class Baoab(LangevinMethod):
     """
 
     name = "baoab"
-    order = order_additive = 1.0
-    weak_order = weak_order_additive = 2.0
-    first_evaluations = drift_evaluations = 1
     source = "Leimkuhler & Matthews 2013, Appl. Math. Res. Express 2013:34"
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
@@ -75,9 +76,6 @@ class Obabo(LangevinMethod):
     """
 
     name, levy = "obabo", "space-time"
-    order = order_additive = 1.0
-    weak_order = weak_order_additive = 2.0
-    first_evaluations = drift_evaluations = 1
     source = "Bussi & Parrinello 2007, Phys. Rev. E 75:056707"
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
@@ -107,7 +105,7 @@ class Quicsort(LangevinMethod):
     name, levy = "quicsort", "space-time-time"
     order = order_additive = 3.0
     weak_order = weak_order_additive = 3.0
-    drift_evaluations = 2
+    first_evaluations, drift_evaluations = 0, 2
     source = "Scott, O'Kane, Jelincic & Foster 2025, arXiv:2508.16485; Foster, Lyons & Oberhauser 2101.03446"
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from sdesolve.methods.iterated_integrals import beside, root_of, squares
 from sdesolve.methods.method import Increments, Method, State, Step, combine
 from sdesolve.system import System
 
@@ -176,9 +176,7 @@ def _integrals(inc: Increments, multiple: bool) -> tuple[Tensor | None, list[Ten
     single = [w, 0.5 * w + H]
     if not multiple:
         return None, single
-    # never 0, so that derivatives are finite as well
-    divisor = torch.where(h == 0, 1.0, h.abs()).sqrt()
+    _, divisor = root_of(h)
     root = h / divisor
-    like_w = lambda x: x if x.ndim == 0 else x.reshape(-1, *(1,) * (w.ndim - 1))
-    unit = w / like_w(divisor)
-    return root, [*single, 0.5 * like_w(root) * (unit * unit - 1), w * (unit * unit - 3) / 6]
+    unit = w / beside(divisor, w)
+    return root, [*single, squares(w, root, divisor), w * (unit * unit - 3) / 6]

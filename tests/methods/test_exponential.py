@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad, solve_ivp
-from torch._higher_order_ops.while_loop import while_loop
 
 import sdesolve as ss
 from sdesolve.methods import METHODS, Increments, State, choose, names
@@ -17,6 +16,7 @@ from sdesolve.methods.exponential import NODES, flow
 from sdesolve.methods.phi import lagrange
 from sdesolve.state import state_spec
 from sdesolve.system import System
+from tests.methods.one_graph import assert_steps_are_one_graph
 from validation.linear import LinearSDE
 from validation.moments import MomentRecursion, gauss_hermite, moment_vector
 
@@ -471,25 +471,9 @@ def test_the_error_is_of_its_order(name, kind):
 
 @moving
 def test_a_compiled_loop_takes_the_steps_as_one_graph(given):
-    method, problem, y = METHODS["sde", "exponential_heun"], shape_problem(given, "sde"), torch.rand(4, 2, dtype=F64)
-    system = system_of(problem, y)
+    problem, y = shape_problem(given, "sde"), torch.rand(4, 2, dtype=F64)
     inc = Increments(*map(tensor, (0.3, 0.4, 0.1)), torch.rand(4, 2, dtype=F64))
-
-    def body(k, y, error, *inc):
-        step = method.step(system, State(y), Increments(*inc), error=True)
-        return k + 1, step.state.y, error + step.error, *(x.clone() for x in inc)
-
-    def loop(y, *inc):
-        first = torch.zeros((), dtype=torch.int64), y, torch.zeros_like(y), *inc
-        return while_loop(lambda k, *_: k < 2, body, first)[1:3]
-
-    torch.compiler.reset()
-    with torch.no_grad():
-        whole = torch.compile(loop, backend="aot_eager", fullgraph=True)(y, *inc[:4])
-        one = method.step(system, State(y), inc, error=True)
-        two = method.step(system, one.state, inc, error=True)
-    assert torch.allclose(whole[0], two.state.y, rtol=1e-13)
-    assert torch.allclose(whole[1], one.error + two.error, rtol=1e-13)
+    assert_steps_are_one_graph(METHODS["sde", "exponential_heun"], system_of(problem, y), y, inc)
 
 
 def test_single_precision_stays_and_agrees():

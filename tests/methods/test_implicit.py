@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch._higher_order_ops.while_loop import while_loop
 
 import sdesolve as ss
 from sdesolve.methods import METHODS, ImplicitAdditive, ImplicitEuler, ImplicitMilstein, Increments, State
@@ -263,29 +262,6 @@ def test_a_solve_reports_the_calls_of_the_functions(method):
         f.calls = g.calls = 0
         sol = ss.solve(sde, y0, ts, method=method, rtol=1e-2, atol=1e-2, dt=0.1, seed=0, shared_steps=True)
         assert (sol.stats.drift_evaluations == f.calls).all() and (sol.stats.diffusion_evaluations == g.calls).all()
-
-
-def test_a_compiled_loop_takes_the_steps_as_one_graph():
-    method, y = METHODS["sde", "implicit_milstein"], start(4)
-    system = system_of(problem_of("scalar"), y)
-    inc = draw("scalar", 4, 0.4, 0.1)
-
-    def body(k, y, error, *inc):
-        step = method.step(system, State(y), Increments(*inc), error=True)
-        y1 = torch.where(step.failed[:, None], torch.nan, step.state.y)
-        return k + 1, y1, error + step.error, *(x.clone() for x in inc)
-
-    def loop(y, *inc):
-        first = torch.zeros((), dtype=torch.int64), y, torch.zeros_like(y), *inc
-        return while_loop(lambda k, *_: k < 2, body, first)[1:3]
-
-    torch.compiler.reset()
-    with torch.no_grad():
-        whole = torch.compile(loop, backend="aot_eager", fullgraph=True)(y, *inc[:5])
-        one = method.step(system, State(y), inc, error=True)
-        two = method.step(system, one.state, inc, error=True)
-    assert torch.allclose(whole[0], two.state.y, rtol=1e-13)
-    assert torch.allclose(whole[1], one.error + two.error, rtol=1e-13, atol=1e-14)
 
 
 # ---- failures

@@ -7,6 +7,7 @@ import sdesolve as ss
 from sdesolve.methods import METHODS, Increments, State
 from sdesolve.state import state_spec
 from sdesolve.system import System
+from tests.methods.one_graph import assert_steps_are_one_graph
 from validation.sections.sde_problems import SHEARS
 
 LOG_ODE, HEUN = METHODS["sde", "log_ode"], METHODS["sde", "heun"]
@@ -107,15 +108,6 @@ def test_strong_order_is_one_for_noise_that_does_not_commute_where_heuns_is_one_
         assert abs(-np.polyfit(range(5), errors, 1)[0] - order) < 0.15
 
 
-def test_the_same_step_as_one_graph():
-    sde, inc = general(), increments(4, 3, 0.1)
-    y = torch.randn(4, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    system = System(sde, state_spec(y, True)[0])
-
-    def one(y, w, H, area):
-        return LOG_ODE.step(system, State(y), inc._replace(w=w, H=H, area=area)).state.y
-
-    torch.compiler.reset()
-    with torch.no_grad():
-        whole = torch.compile(one, backend="aot_eager", fullgraph=True)(y, inc.w, inc.H, inc.area)
-    assert torch.allclose(whole, step(sde, y, inc).state.y, rtol=1e-13)
+def test_a_compiled_loop_takes_the_steps_as_one_graph():
+    sde, y = general(), torch.randn(4, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert_steps_are_one_graph(LOG_ODE, System(sde, state_spec(y, True)[0]), y, increments(4, 3, 0.1))

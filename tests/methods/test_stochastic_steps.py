@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from torch._higher_order_ops.while_loop import while_loop
 
 import sdesolve as ss
 from sdesolve.methods import METHODS, Increments, State, choose, names
 from sdesolve.methods.stochastic_runge_kutta import StochasticRungeKutta
 from sdesolve.state import state_spec
 from sdesolve.system import System
+from tests.methods.one_graph import assert_steps_are_one_graph
 from tests.methods.stochastic_problems import KNOWN, tensor
 from validation.linear import LinearSDE
 from validation.moments import MomentRecursion, gauss_hermite, moment_vector
@@ -477,27 +477,18 @@ def test_a_step_back_over_an_additive_step_returns_to_its_start_to_the_order_of_
     assert abs(-np.polyfit(range(5), sizes, 1)[0] - 2) < 0.15
 
 
-@pytest.mark.parametrize(("name", "noise"), [*((name, "scalar") for name in ADAPTIVE), ("milstein", "general")])
+@pytest.mark.parametrize(
+    ("name", "noise"),
+    [
+        *((name, "scalar") for name in names("sde") if "scalar" in METHODS["sde", name].noise),
+        ("milstein", "general"),
+        ("derivative_free_milstein", "general"),
+    ],
+)
 def test_a_compiled_loop_takes_the_steps_as_one_graph(name, noise):
     method, y = METHODS["sde", name], start(4)
     system = system_of(problem_of(noise, method.additive_only, method.calculus[0]), y)
-    inc = draw(noise, 4, 0.4, 0.1)
-
-    def body(k, y, error, *inc):
-        step = method.step(system, State(y), Increments(*inc), error=True)
-        return k + 1, step.state.y, error + step.error, *(x.clone() for x in inc)
-
-    def loop(y, *inc):
-        first = torch.zeros((), dtype=torch.int64), y, torch.zeros_like(y), *inc
-        return while_loop(lambda k, *_: k < 2, body, first)[1:3]
-
-    torch.compiler.reset()
-    with torch.no_grad():
-        whole = torch.compile(loop, backend="aot_eager", fullgraph=True)(y, *inc[:5])
-        one = method.step(system, State(y), inc, error=True)
-        two = method.step(system, one.state, inc, error=True)
-    assert torch.allclose(whole[0], two.state.y, rtol=1e-13)
-    assert torch.allclose(whole[1], one.error + two.error, rtol=1e-13, atol=1e-14)
+    assert_steps_are_one_graph(method, system, y, draw(noise, 4, 0.4, 0.1))
 
 
 # ---- which method for which problem

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch._higher_order_ops.while_loop import while_loop
 
 import sdesolve as ss
 from sdesolve.brownian.levy import pairs, reversed_increment
@@ -15,6 +14,7 @@ from sdesolve.methods.weak_runge_kutta import WeakRungeKutta
 from sdesolve.methods.weak_tableaus import DRI1_TABLEAU, RS1_TABLEAU
 from sdesolve.state import state_spec
 from sdesolve.system import System
+from tests.methods.one_graph import assert_steps_are_one_graph
 from tests.methods.stochastic_problems import KNOWN
 from validation.moments import MomentRecursion, increments, moment_vector
 from validation.one_step import KINDS, Polynomials, local_errors
@@ -326,22 +326,8 @@ def test_a_state_of_any_shape_takes_the_same_step_with_a_batch_and_without(metho
 def test_a_compiled_loop_takes_the_steps_as_one_graph(method):
     columns = lambda t, y: torch.stack([torch.sin(y), t + y.flip(-1)], -1)
     sde = ss.SDE(lambda t, y: -y, columns, noise="general", calculus=method.calculus[0])
-    y, inc = points(4, 2), drawn(2, 0.1, 4)
-    system = System(sde, state_spec(y, True)[0])
-
-    def body(k, y, *inc):
-        y = method.step(system, State(y), Increments(*inc[:4], None, None, inc[4])).state.y
-        return k + 1, y, *(x.clone() for x in inc)
-
-    def loop(y, *inc):
-        return while_loop(lambda k, *_: k < 2, body, (torch.zeros((), dtype=torch.int64), y, *inc))[1]
-
-    torch.compiler.reset()
-    with torch.no_grad():
-        whole = torch.compile(loop, backend="aot_eager", fullgraph=True)(y, *inc[:4], inc.area)
-        one = method.step(system, State(y), inc).state
-        two = method.step(system, one, inc).state.y
-    assert torch.allclose(whole, two, rtol=1e-13)
+    y = points(4, 2)
+    assert_steps_are_one_graph(method, System(sde, state_spec(y, True)[0]), y, drawn(2, 0.1, 4))
 
 
 @methods
