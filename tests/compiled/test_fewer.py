@@ -66,6 +66,7 @@ def test_an_ode_in_parts_is_the_ode_of_the_whole_batch(parts, outputs, monkeypat
     torch.testing.assert_close(found.ys, whole.ys, rtol=1e-12, atol=1e-12, equal_nan=True)
 
 
+@pytest.mark.traced
 def test_an_sde_in_parts_follows_the_same_paths(parts):
     batch = 40
     sde = ss.SDE(lambda t, y: torch.sin(y) - t * y, lambda t, y: 0.3 * torch.cos(2 * y) + 0.2 * t)
@@ -81,6 +82,7 @@ def test_an_sde_in_parts_follows_the_same_paths(parts):
     assert parts and min(parts) > 0
 
 
+@pytest.mark.traced
 @pytest.mark.parametrize("kind", ["numbered", "grouped", "closure"])
 def test_functions_that_know_the_batch_are_given_all_of_it(parts, kind):
     batch = 24

@@ -51,7 +51,7 @@ def assert_compiled_is_eager(problem, parameters, y0, ts, **how):
     ("adjoint", "how"),
     [
         ("direct", {"dt": 0.1, "method": "bosh3"}),
-        ("direct", {"rtol": 1e-5, "atol": 1e-5}),
+        pytest.param("direct", {"rtol": 1e-5, "atol": 1e-5}, marks=pytest.mark.traced),
         ("backsolve", {"rtol": 1e-5, "atol": 1e-5, "method": "bosh3"}),
     ],
 )
@@ -62,6 +62,7 @@ def test_gradients_of_a_compiled_ode_solve_are_the_eager_ones(adjoint, how):
         assert_compiled_is_eager(case.ode(), case.parameters, y0, TS, adjoint=adjoint, **how)
 
 
+@pytest.mark.traced
 def test_gradients_pass_a_jump_and_output_times_of_each_trajectory():
     theta = torch.tensor(0.7, dtype=F64, requires_grad=True)
     left, right = torch.tensor(1.0, dtype=F64), torch.tensor(-2.0, dtype=F64)
@@ -83,13 +84,14 @@ def test_gradients_of_compiled_sde_solves_are_the_eager_ones():
     assert_compiled_is_eager(case.sde(), case.parameters, y0, TS, dt=0.1, brownian=path, method="milstein")
 
 
-@pytest.mark.slow
+@pytest.mark.traced
 def test_gradients_of_compiled_adaptive_sde_steps_are_the_eager_ones():
     case = Problem()
     y0 = torch.randn(3, 2, dtype=F64, generator=torch.Generator().manual_seed(1))
     assert_compiled_is_eager(case.sde(), case.parameters, y0, TS, rtol=1e-2, atol=1e-2, seed=1, method="sriw1")
 
 
+@pytest.mark.traced
 def test_a_trajectory_that_fails_leaves_the_gradients_of_others_alone():
     theta = torch.tensor(1.0, dtype=F64, requires_grad=True)
     ode, ts = ss.ODE(lambda t, y: theta * y * y), torch.tensor([0.0, 1.0], dtype=F64)  # blows up at 1 / y0
@@ -116,6 +118,7 @@ def test_gradients_of_compiled_gradients_are_refused():
         torch.autograd.grad(ys.sum(), theta, create_graph=True)
 
 
+@pytest.mark.traced
 def test_gradients_are_of_what_the_closures_held_when_the_problem_was_solved():
     for how in ({"dt": 0.25}, {"rtol": 1e-4}):
 
@@ -130,6 +133,7 @@ def test_gradients_are_of_what_the_closures_held_when_the_problem_was_solved():
         torch.testing.assert_close(of(True), of(False), rtol=1e-9, atol=0)
 
 
+@pytest.mark.traced
 def test_what_is_changed_in_place_before_the_gradients_is_noticed():
     theta, k = torch.tensor(0.7, dtype=F64, requires_grad=True), torch.tensor(1.0, dtype=F64)
     ode, y0 = ss.ODE(lambda t, y: -theta * k * y), torch.ones(2, 1, dtype=F64)
@@ -145,6 +149,7 @@ def test_what_is_changed_in_place_before_the_gradients_is_noticed():
         torch.autograd.grad(ys.sum(), theta)
 
 
+@pytest.mark.traced
 def test_a_recorded_solve_is_freed_with_its_solution():
     theta = torch.tensor(0.7, requires_grad=True)
     ys = ss.solve(ss.ODE(lambda t, y: -theta * y), torch.ones(2, 1), TS.float(), dt=0.25, compile=True).ys
@@ -158,6 +163,7 @@ def test_a_recorded_solve_is_freed_with_its_solution():
         gc.enable()
 
 
+@pytest.mark.traced
 def test_states_without_dimensions_and_times_of_each_trajectory():
     y0 = torch.tensor(1.3, dtype=F64)
     for how in ({"dt": 0.25, "method": "bosh3"}, {"rtol": 1e-4, "method": "bosh3"}):
@@ -173,7 +179,7 @@ def test_compiled_gradients_of_a_vectorized_problem_are_refused():
         ss.solve(ode, torch.ones(2, 1, requires_grad=True), TS.float(), dt=0.5, compile=True)
 
 
-@pytest.mark.slow
+@pytest.mark.traced
 def test_compiled_checkpoints_give_the_gradients_of_direct_whatever_their_memory():
     """A failed trajectory is held apart; second derivatives are refused."""
     ts = torch.tensor([0.0, 0.37, 1.0], dtype=F64)
@@ -201,7 +207,7 @@ def test_compiled_checkpoints_give_the_gradients_of_direct_whatever_their_memory
         torch.autograd.grad(ys.sum(), rate, create_graph=True)
 
 
-@pytest.mark.slow
+@pytest.mark.traced
 def test_compiled_checkpoints_of_an_sde_draw_its_noise_again():
     make, ts, how = CASES["sde, diagonal"]
     how = how | {"method": "euler_maruyama"}
@@ -221,8 +227,14 @@ BACK = {
 }
 
 
+#: for one of each way back, code is made as well
+MADE = "reversible bosh3", "backsolve, off the grid"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("case", BACK)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if case in MADE else pytest.mark.traced) for case in BACK]
+)
 def test_compiled_ways_back_without_records_are_the_eager_ones(case):
     """Along paths of one seed with outputs on the way, and with a trajectory that fails."""
     kind, adjoint, how = BACK[case]
@@ -260,6 +272,7 @@ def test_compiled_ways_back_without_records_are_the_eager_ones(case):
             torch.autograd.grad(ys.mul_(3).sum(), rate)
 
 
+@pytest.mark.traced
 def test_a_start_that_makes_two_states_hands_the_gradients_of_both_on():
     """Steps of a coupled method begin at y and z, which both are y0."""
     theta = torch.tensor(0.7, dtype=F64, requires_grad=True)

@@ -63,6 +63,7 @@ def test_fixed_steps_compile_once_for_all_seeds_steps_and_batches():
         assert compilations(lambda change=change: solve(**change)) == 0, change
 
 
+@pytest.mark.traced
 def test_parameters_of_a_network_that_were_replaced_are_seen_without_compiling():
     def solve(net):
         with torch.no_grad():
@@ -90,6 +91,7 @@ def test_tensors_of_one_batch_in_a_closure_compile_for_that_batch():
     assert compilations(lambda: solve(3)) == 0
 
 
+@pytest.mark.traced
 def test_twenty_functions_of_one_structure_are_compiled_each():
     for constant in range(20):  # torch's own limit of recompilations is 8
         f = lambda t, y, constant=constant: -constant * y
@@ -98,6 +100,7 @@ def test_twenty_functions_of_one_structure_are_compiled_each():
             torch.testing.assert_close(ys, ss.solve(ss.ODE(f), torch.ones(2, 1), TS, dt=0.5, method="euler").ys[-1])
 
 
+@pytest.mark.traced
 def test_behind_the_last_graph_of_a_function_all_are_made_anew_with_a_warning(monkeypatch):
     monkeypatch.setitem(graphs.LIMITS, "recompile_limit", 2)
 
@@ -114,6 +117,7 @@ def test_behind_the_last_graph_of_a_function_all_are_made_anew_with_a_warning(mo
     assert compilations(lambda: solve(3.0)) == 0
 
 
+@pytest.mark.traced
 def test_a_hook_that_a_module_gets_later_is_seen():
     layer = torch.nn.Linear(2, 2)
     net = torch.nn.Sequential(layer)

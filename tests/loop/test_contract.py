@@ -22,7 +22,8 @@ from tests.loop.prototype_event import Bounce
 from tests.loop.prototype_sde import LatticeClock, ShiftedEuler, TablePath
 from tests.loop.prototype_sdirk import SDIRK2
 
-BOTH = pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.compile)])
+TRACED = [pytest.mark.compile, pytest.mark.traced]
+BOTH = pytest.mark.parametrize("compile", [False, pytest.param(True, marks=TRACED)])
 
 
 def van_der_pol(t, y):
