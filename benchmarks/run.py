@@ -68,7 +68,8 @@ def run_workloads(
 
     on_turn : called before each turn of a contender. on_record : called with each case that is finished, or, after
     Ctrl-C, with the one that is not. second_process : from names of workload, case, contender and device to the
-    seconds of the first call in a new process; asked for those that compile. quick : leave out cases that are slow.
+    seconds of the first call in a new process; asked for those that compile, of cases that are not slow.
+    quick : leave those out.
     """
     run = Run(repeats, [workload.name for workload in workloads])
     try:
@@ -84,7 +85,7 @@ def run_workloads(
                 run.records.append(record)
                 try:
                     record.others = measure(case, record.measurements, repeats, partial(on_turn, record))
-                    if second_process is not None:
+                    if second_process is not None and not case.slow:
                         _again(record, device, second_process)
                 finally:
                     on_record(record)

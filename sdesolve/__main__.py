@@ -16,12 +16,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("methods", help="all methods: orders, noise, evaluations, sources")
-    listing.add_argument("--problem", choices=["ode", "sde"], help="those of one kind of problem")
+    listing.add_argument("--problem", choices=methods.PROBLEMS, help="those of one kind of problem")
     listing.add_argument("--noise", choices=NOISES, help="those for SDEs with this noise")
     listing.add_argument("--calculus", choices=CALCULI, help="those for SDEs in this calculus")
     asked = parser.parse_args(arguments)
     if asked.problem == "ode" and (asked.noise or asked.calculus):
-        listing.error("--noise and --calculus are of SDEs; accepted with them is --problem sde")
+        listing.error("--noise and --calculus are of SDEs; accepted with them is --problem sde, langevin or semilinear")
     print(methods.table(asked.problem, noise=asked.noise, calculus=asked.calculus))
 
 

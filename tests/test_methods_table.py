@@ -108,6 +108,14 @@ def test_one_kind_of_problem_is_part_of_the_whole(problem):
     assert read(ss.methods.table(problem)) == {key: row for key, row in TABLE.items() if key[0] == problem}
 
 
+@pytest.mark.parametrize("kind", ["Langevin", "Semilinear"])
+def test_methods_made_for_a_kind_of_problem_are_a_part_of_the_whole(kind):
+    made = {key: row for key, row in TABLE.items() if METHODS[key].made_for == kind}
+    assert read(ss.methods.table(kind.lower())) == made
+    assert {name for _, name in made} == set(ss.methods.made_for(kind))
+    assert {problem for problem, _ in read(ss.methods.table(kind.lower(), noise="diagonal"))} == {"sde"}
+
+
 @pytest.mark.parametrize("noise", [None, "diagonal", "general"])
 @pytest.mark.parametrize("calculus", [None, "ito", "stratonovich"])
 def test_filters_leave_the_methods_that_fit(noise, calculus):
@@ -123,7 +131,7 @@ def test_filters_leave_the_methods_that_fit(noise, calculus):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"problem": "pde"}, "problem: got 'pde'; accepted is 'ode', 'sde' or None"),
+        ({"problem": "pde"}, "problem: got 'pde'; accepted is 'ode', 'sde', 'langevin', 'semilinear' or None"),
         ({"noise": "white"}, "noise: got 'white'; accepted is 'diagonal', 'scalar', 'general' or None"),
         ({"calculus": "Ito"}, "calculus: got 'Ito'; accepted is 'ito', 'stratonovich' or None"),
         ({"problem": "ode", "noise": "scalar"}, "problem: got 'ode' with noise or calculus; accepted is 'sde' or None"),
@@ -140,6 +148,7 @@ def test_arguments_that_make_no_sense_are_refused(arguments, words):
     [
         ([], {}),
         (["--problem", "ode"], {"problem": "ode"}),
+        (["--problem", "langevin"], {"problem": "langevin"}),
         (["--noise", "diagonal", "--calculus", "ito"], {"noise": "diagonal", "calculus": "ito"}),
     ],
 )

@@ -45,6 +45,9 @@ METHODS: dict[tuple[str, str], Method] = {
     )
 }
 
+#: what the table can be narrowed down to
+PROBLEMS = ("ode", "sde", "langevin", "semilinear")
+
 
 def names(problem: str, made_for: str | None = None) -> list[str]:
     """Names of the methods for ``"ode"`` or ``"sde"``: those for any such problem, and behind them those that are made
@@ -53,13 +56,19 @@ def names(problem: str, made_for: str | None = None) -> list[str]:
     return [method.name for wanted in dict.fromkeys((None, made_for)) for method in found if method.made_for == wanted]
 
 
+def made_for(kind: str) -> list[str]:
+    """Names of the methods for problems of one kind alone, ``"Langevin"`` or ``"Semilinear"``."""
+    return list(dict.fromkeys(method.name for method in METHODS.values() if method.made_for == kind))
+
+
 def table(problem: str | None = None, *, noise: str | None = None, calculus: str | None = None) -> str:
     """All methods as aligned tables in Markdown: calculus, noise, orders, whether steps can adapt, evaluations of drift
     and diffusion a step, what it asks of the path, source.
 
     Parameters
     ----------
-    problem : those for ``"ode"`` or ``"sde"``; default: both.
+    problem : those for ``"ode"`` or ``"sde"``, or those that are made for ``"langevin"`` or ``"semilinear"`` problems,
+        which all methods for additive noise (for a Semilinear without g: all for ODEs) solve as well; default: all.
     noise, calculus : SDE methods for this noise and in this calculus; default: any.
 
     Raises
@@ -70,7 +79,7 @@ def table(problem: str | None = None, *, noise: str | None = None, calculus: str
     True
     """
     for argument, got, accepted in (
-        ("problem", problem, ("ode", "sde")),
+        ("problem", problem, PROBLEMS),
         ("noise", noise, NOISES),
         ("calculus", calculus, CALCULI),
     ):
@@ -79,12 +88,12 @@ def table(problem: str | None = None, *, noise: str | None = None, calculus: str
     if noise or calculus:
         if problem == "ode":
             raise ValueError(message("problem", "'ode' with noise or calculus", "'sde' or None with these"))
-        problem = "sde"
+        problem = problem or "sde"
     return as_table(
         [
             method
             for method in METHODS.values()
-            if problem in (None, method.problem)
+            if problem in (None, method.problem, (method.made_for or "").lower())
             and (noise is None or noise in method.noise)
             and (calculus is None or calculus in method.calculus)
         ]

@@ -19,7 +19,7 @@ from validation.check import Settings
 from validation.order import fit_order
 from validation.sections.langevin import Galerkin, double_well, one_step, stationary_covariance, strong_order
 
-NAMES = [name for (_, name), method in METHODS.items() if method.made_for == "Langevin"]
+NAMES = ss.methods.made_for("Langevin")
 every = pytest.mark.parametrize("name", NAMES)
 F64 = torch.float64
 

@@ -5,12 +5,11 @@ import torch
 from torch import nn
 
 import sdesolve as ss
-from sdesolve.methods import METHODS
 from sdesolve.state import state_spec
 from sdesolve.system import System
 
 F64 = torch.float64
-OWN = [name for (_, name), method in METHODS.items() if method.made_for == "Langevin"]
+OWN = ss.methods.made_for("Langevin")
 SPAN = torch.tensor([0.0, 1.0], dtype=F64)
 ALL = (*OWN, "euler_maruyama", "sra1", "heun", "shark")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import integrate
 
-from sdesolve.methods import METHODS
+from sdesolve.methods import METHODS, made_for
 from validation.check import Settings
 from validation.sections.langevin import Orthogonal, bias, cases, gaussian, strong_order
 
@@ -42,9 +42,7 @@ def test_a_wrong_path_is_seen():
 
 def test_every_langevin_method_is_measured():
     found = {case.name for case in cases(QUICK)}
-    assert {
-        f"{name}, Langevin, strong order" for (_, name), method in METHODS.items() if method.made_for == "Langevin"
-    } <= found
+    assert {f"{name}, Langevin, strong order" for name in made_for("Langevin")} <= found
 
 
 def test_gauss_rules_of_the_double_well_are_exact_for_polynomials():

@@ -23,7 +23,7 @@ from torch import Tensor
 
 import sdesolve as ss
 from sdesolve.brownian.levy import LEVY
-from sdesolve.methods import METHODS, Increments, Method, State
+from sdesolve.methods import METHODS, Increments, Method, State, made_for
 from sdesolve.state import state_spec
 from sdesolve.system import System
 from validation.check import Case, Check, Settings, bounded
@@ -280,6 +280,6 @@ def cases(settings: Settings) -> list[Case]:
     kinds = {"stationary covariance": gaussian, "double well": well_law, "bias": bias, "strong order": strong_order}
     return [
         Case(f"{name}, Langevin, {what}", partial(run, METHODS["sde", name], settings))
-        for name in [name for (_, name), method in METHODS.items() if method.made_for == "Langevin"]
+        for name in made_for("Langevin")
         for what, run in kinds.items()
     ]
