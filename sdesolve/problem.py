@@ -214,6 +214,37 @@ class SDE(Problem):
         drift = _CorrectedDrift(self, -0.5 if calculus == "stratonovich" else 0.5)
         return self._like(drift, self.diffusion, calculus, stiff=self.stiff)
 
+    def mixed(self, factor: Tensor) -> SDE:
+        """dy = f dt + g L dW for general noise: the process that f dt + g dB is with B = L W, of which W is standard.
+        factor : L, (m, m)."""
+        if isinstance(self.drift, _CorrectedDrift):
+            return self.drift.sde.mixed(factor).to_calculus(self.calculus)
+        return self._like(self.drift, _MixedColumns(self, factor), self.calculus, stiff=self.stiff)
+
+
+class _MixedColumns(nn.Module):
+    """g(t, y) L."""
+
+    factor: Tensor
+
+    def __init__(self, sde: SDE, factor: Tensor) -> None:
+        super().__init__()
+        self.sde = sde
+        self.register_buffer("factor", factor, persistent=False)
+
+    def forward(self, t: Tensor, y: Any) -> Any:
+        return pytree.tree_map(self._times, self.sde.diffusion(t, y))
+
+    def _times(self, g: Any) -> Any:
+        # of another width, it is for the solver to refuse
+        if not isinstance(g, Tensor) or g.shape[-1:] != self.factor.shape[:1]:
+            return g
+        # column by column: a matrix product may add in another order for another batch
+        total = g[..., :1] * self.factor[0]
+        for k in range(1, g.shape[-1]):
+            total = total + g[..., k : k + 1] * self.factor[k]
+        return total
+
 
 class _CorrectedDrift(nn.Module):
     """f + c sum_k (dg_k/dy) g_k, with the source's functions."""

@@ -18,7 +18,7 @@ from sdesolve.brownian import BrownianPath
 from sdesolve.errors import message
 from sdesolve.methods import choose, names
 from sdesolve.methods.method import Method
-from sdesolve.problem import Problem
+from sdesolve.problem import SDE, Problem
 from sdesolve.state import StateSpec
 from sdesolve.step_size import PID
 from sdesolve.system import System
@@ -150,7 +150,7 @@ def read_control(system: System, method: Method, dt: float | None, rtol: Any, at
     if not wanted and dt is not None:
         return None
     if wanted and method.error_order is None:
-        able = [m for m in names(method.problem) if choose_quietly(system, m)]
+        able = [m for m in names(method.problem) if adapts(system, m)]
         advice = f"Adaptive are: {', '.join(able)}; or" if able else "For fixed steps"
         if not able and system.noise == "general" and system.calculus == "ito":
             advice = (
@@ -194,7 +194,7 @@ def _no_steps(method: Method) -> ValueError:
     )
 
 
-def choose_quietly(system: System, name: str) -> bool:
+def adapts(system: System, name: str) -> bool:
     """Whether the method of this name could treat the problem with adaptive steps."""
     try:
         return choose(system, name).error_order is not None
@@ -264,6 +264,18 @@ def check_brownian(system: System, brownian: Any, seed: Any, paths: Any) -> None
                 f"Write ss.BrownianPath(..., {name}=...)." if name == "paths" else "It is the path's first argument."
             )
             raise ValueError(message(name, f"{value!r} beside brownian=", f"{name} of the BrownianPath alone", advice))
+
+
+def with_standard_noise(system: System, path: BrownianPath | None) -> tuple[System, BrownianPath | None]:
+    """The same process along independent Brownian motions, which is what methods for general noise and corrections of
+    the drift reckon with."""
+    if path is None or path.correlation is None or path.dtype != system.spec.dtype:
+        return system, path
+    if system.noise != "general" or system.additive:
+        return system, path
+    assert isinstance(system.problem, SDE)
+    standard, factor = path.standard()
+    return System(system.problem.mixed(factor), system.spec), standard
 
 
 def fitted_control(control: PID, spec: StateSpec) -> PID:

@@ -6,7 +6,7 @@ dy = (A(t) y + f(t, y)) dt + g(t) dW      with A elementwise, so that exp(int A)
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
+from numbers import Complex, Real
 from typing import Any
 
 import torch
@@ -40,8 +40,8 @@ class Semilinear(Problem):
     batched, vectorize, allow_training : see :class:`Problem`; by default True, False, False.
 
     A subclass may define methods ``A(self, t)``, ``f(self, t, y)``, ``g(self, t)`` and ``integral(self, t)`` instead.
-    Tensors are held as buffers, in y's dtype and on its device; numbers become part of compiled code, which is made
-    again for others.
+    Tensors are held as buffers and read in y's dtype; what a function returns must have it. Numbers become part of
+    compiled code, which is made again for others. A and g are complex only where y is.
 
     Raises
     ------
@@ -98,7 +98,7 @@ class Semilinear(Problem):
             self.register_buffer(name, value, persistent=False)
         else:
             for leaf in pytree.tree_leaves(value):
-                if not isinstance(leaf, Tensor) and (isinstance(leaf, bool) or not isinstance(leaf, Real)):
+                if not isinstance(leaf, Tensor) and not _is_number(leaf):
                     raise TypeError(message(name, _shown(leaf), _ACCEPTED))
             setattr(self, name, float(value) if isinstance(value, Real) else value)
 
@@ -124,7 +124,7 @@ class Semilinear(Problem):
         batch, for which a plain state says how it broadcasts."""
         given = getattr(self, name)
         if not callable(given):
-            return [_leaf(name, given, i, spec) for i in range(len(ranks))]
+            return [_in_precision(_leaf(name, given, i, spec), spec) for i in range(len(ranks))]
         if t.ndim == 0 or (spec.tree is None and not self.vectorize):
             value = _called(name, given, t)
             return [_leaf(name, value, i, spec) for i in range(len(ranks))]
@@ -152,7 +152,7 @@ def _called(name: str, function: Callable[[Tensor], Any], t: Tensor) -> Any:
 
 def _leaf(name: str, found: Any, i: int, spec: StateSpec) -> Any:
     """What belongs to the i-th leaf of the state: its own, or one for all."""
-    if spec.tree is None or isinstance(found, (Tensor, Real)):
+    if spec.tree is None or isinstance(found, Tensor) or _is_number(found):
         return found
     leaves, tree = pytree.tree_flatten(found)
     if tree != spec.tree:
@@ -163,9 +163,22 @@ def _leaf(name: str, found: Any, i: int, spec: StateSpec) -> Any:
     return leaves[i]
 
 
+def _is_number(x: Any) -> bool:
+    return isinstance(x, Complex) and not isinstance(x, bool)
+
+
+def _in_precision(x: Any, spec: StateSpec) -> Any:
+    """A tensor of real or of complex numbers in the state's precision."""
+    if isinstance(x, Tensor) and x.is_floating_point():
+        return x.to(spec.time_dtype)
+    return x.to(spec.dtype) if isinstance(x, Tensor) and x.is_complex() and spec.dtype.is_complex else x
+
+
 def _tensor(name: str, x: Any, spec: StateSpec) -> Tensor:
-    if isinstance(x, Real) and not isinstance(x, bool):
-        return torch.full((), float(x), dtype=spec.time_dtype, device=spec.device)
+    if _is_number(x):
+        if isinstance(x, Real):
+            return torch.full((), float(x), dtype=spec.time_dtype, device=spec.device)
+        x = torch.full((), x, dtype=spec.dtype if spec.dtype.is_complex else torch.complex64, device=spec.device)
     if not isinstance(x, Tensor):
         raise FunctionError(f"{name}: gave {type(x).__name__}; accepted is a torch tensor or a number.")
     if x.dtype not in (spec.dtype, spec.time_dtype):

@@ -36,6 +36,7 @@ from sdesolve.request import (
     read_step,
     read_times,
     refuse_complex_noise,
+    with_standard_noise,
 )
 from sdesolve.solution import Solution, Stats, Status
 from sdesolve.state import StateSpec, state_spec
@@ -160,13 +161,14 @@ def solve(
     control = read_control(system, chosen, step, rtol, atol, controller)
     check_direction(system, columns[-1, 0] < columns[0, 0])
     check_brownian(system, brownian, seed, paths)
+    system, brownian = with_standard_noise(system, brownian)
     ids = read_paths(paths, spec) if brownian is None else brownian.paths
     number = read_seed(seed, system.is_sde) if brownian is None else brownian.seed
     limit = read_max_steps(max_steps, control is not None)
     if dense and not chosen.has_dense:
         raise ValueError(message("dense", f"True with method {chosen.name!r}", "True for ODE methods"))
     backwards.refuse(system, control is not None)
-    found = captured(problem)
+    found = captured(system.problem)
     if not problem.allow_training:
         refuse_training(found.modules)
 
@@ -205,7 +207,9 @@ def solve(
     way = backwards.run(plan, found)
     if moves is not None and not exact:
         way = MovingTimes(plan, way, moves)
-    return _finish(way, y, spec, times, ids, number, chosen, probes, progress, on_failure)
+    # a matrix was asked for how many Brownian motions there are
+    probed = probes, int(system.noise == "general")
+    return _finish(way, y, spec, times, ids, number, chosen, probed, progress, on_failure)
 
 
 def _move(plan: FixedPlan, moves: Tensor) -> None:
@@ -266,7 +270,7 @@ def _fixed_plan(
     shape: tuple[int, ...] = ()
     levy = method.levy_for(system)
     if system.is_sde:
-        shape = _noise_shape(system, y, columns)
+        shape = system.noise_shape(_start(system, columns), y)
         if brownian is None:
             assert seed is not None
             noise = OwnSteps(seed, ids, shape, table, dt, spec.dtype, levy)
@@ -281,11 +285,6 @@ def _start(system: System, columns: NDArray[np.float64]) -> Tensor:
     return start[0] if columns.shape[1] == 1 else system.spec.expand(start)
 
 
-def _noise_shape(system: System, y: Tensor, columns: NDArray[np.float64]) -> tuple[int, ...]:
-    """Shape of a trajectory's Brownian motion."""
-    return system.noise_shape(_start(system, columns), y)
-
-
 def _path_noise(
     system: System,
     method: Method,
@@ -298,7 +297,7 @@ def _path_noise(
     limit: int,
 ) -> PathNoise:
     """The path that adaptive steps follow: the given one, or that of the seed."""
-    spec, shape, levy = system.spec, _noise_shape(system, y, columns), method.levy_for(system)
+    spec, shape, levy = system.spec, system.noise_shape(_start(system, columns), y), method.levy_for(system)
     low, high = columns.min(0), columns.max(0)
     if brownian is not None:
         path = _check_path(brownian, spec, shape)
@@ -338,11 +337,11 @@ def _finish(
     ids: Tensor,
     seed: int | None,
     method: Method,
-    probes: int,
+    probes: tuple[int, int],
     progress: bool | Report,
     on_failure: str,
 ) -> Solution:
-    """Run, and tell how it ended. probes : evaluations of the drift that chose the method."""
+    """Run, and tell how it ended. probes : evaluations of drift and diffusion before it."""
 
     def solution(result: Result) -> Solution:
         stats = Stats(
@@ -350,8 +349,8 @@ def _finish(
             result.accepted + result.rejected,
             result.accepted,
             result.rejected,
-            result.drift_evaluations + probes,
-            result.diffusion_evaluations,
+            result.drift_evaluations + probes[0],
+            result.diffusion_evaluations + probes[1],
         )
         ys = spec.unravel(result.ys, lead=1)
         return Solution(times, ys, result.status, stats, ids, seed, spec.batched, result.dense)

@@ -60,22 +60,18 @@ class Reversible(Way):
 
     def method(self, system: System, method: str | Method | None) -> Method:
         """The reversible one."""
-        if method is None and system.is_sde:
-            if system.calculus == "ito" and not system.additive:
-                accepted = "it for Stratonovich SDEs and for additive noise"
-                advice = (
-                    "Solve sde.to_calculus('stratonovich'), which is the same process, or take adjoint='checkpoint'."
-                )
-                raise ValueError(message("adjoint", "'reversible' for an Ito SDE", accepted, advice))
-            method = "reversible_heun"
-        elif method is None:
-            method = "tsit5"
-        chosen = choose(system, method)
-        if isinstance(chosen, ReversibleMethod):
-            return chosen
+        read_as_ito = system.is_sde and system.calculus == "ito" and not system.additive
+        if method is not None or not read_as_ito:
+            chosen = choose(system, method or ("reversible_heun" if system.is_sde else "tsit5"))
+            if isinstance(chosen, ReversibleMethod):
+                return chosen
+        if read_as_ito:
+            accepted = "it for Stratonovich SDEs and for additive noise"
+            advice = "Solve sde.to_calculus('stratonovich'), which is the same process, or take adjoint='checkpoint'."
+            raise ValueError(message("adjoint", "'reversible' for an Ito SDE", accepted, advice))
         if not able(chosen):
-            names = [m.name for m in METHODS.values() if m.problem == chosen.problem and able(m)]
-            accepted = ", ".join(map(repr, ["reversible_heun", *names]))
+            names = ["reversible_heun", *(m.name for m in METHODS.values() if m.problem == chosen.problem and able(m))]
+            accepted = ", ".join(map(repr, names))
             raise ValueError(message("method", f"{chosen.name!r} with adjoint='reversible'", f"one of {accepted}"))
         return Coupled(chosen, self.coupling)
 

@@ -74,7 +74,9 @@ class BrownianPath:
         takes what its method needs, whatever is said here.
     correlation
         Correlation matrix of the channels, (m, m) for m channels, positive definite with ones on its diagonal; the
-        motions are L times independent ones, L its Cholesky factor. Default: independent.
+        motions are L times independent ones, L its Cholesky factor. Default: independent. A solve with general noise
+        reads g dB as g L dW, with all that its method says of independent motions; ``sde.to_calculus`` before it does
+        so too.
     dtype
         `torch.float32` or `torch.float64`; default torch's default dtype.
     device
@@ -211,6 +213,9 @@ class BrownianPath:
 
     def for_paths(self, paths: Sequence[int] | Tensor) -> BrownianPath:
         """The same noise for the trajectories with these ids: a path with batch `len(paths)`."""
+        return self._with(paths, self.correlation)
+
+    def _with(self, paths: Sequence[int] | Tensor, correlation: Any) -> BrownianPath:
         return BrownianPath(
             self.seed,
             (len(paths), *self.shape[1:]),
@@ -218,12 +223,17 @@ class BrownianPath:
             origin=self.origin,
             paths=paths,
             levy=self.levy,
-            correlation=self.correlation,
+            correlation=correlation,
             dtype=self.dtype,
             device=self.device,
         )
 
     # ---- for the solvers
+
+    def standard(self) -> tuple[BrownianPath, Tensor]:
+        """The independent motions W of which a correlated path is L W, and L."""
+        assert self._factor is not None
+        return self._with(self.paths, None), self._factor
 
     def ticks(self, times: ArrayLike, rounding: float) -> NDArray[np.int64]:
         """Times in units of cell / 2^32 from the origin, to the nearest; ``rounding``: relative error of the times, by

@@ -28,7 +28,9 @@ def choose(system: System, method: str | Method | None) -> Method:
             raise ValueError(message("method", repr(method), f"one for an {kind.upper()}: {able}", advice))
         method = found
     elif not isinstance(method, Method):
-        raise TypeError(message("method", type(method).__name__, f"a name ({able}) or a method object"))
+        advice = f"Write {method.__name__}(...)." if isinstance(method, type) and issubclass(method, Method) else ""
+        got = f"the class {method.__name__}" if advice else type(method).__name__
+        raise TypeError(message("method", got, f"a name ({able}) or a method object", advice))
     if method.problem != kind:
         got = f"{method.name!r}, a method for {method.problem.upper()}s"
         raise ValueError(message("method", got, f"one for an {kind.upper()}"))

@@ -67,7 +67,7 @@ def flow(system: System, inc: Increments) -> Flow:
         decay = torch.exp(total)
         # int_s^t1 (A - A(t1)), which is 0 at the last node
         away = (x - z * (1 - c) for x, c in zip(partial, NODES[:-1], strict=False))
-        factors = [*(torch.exp(x.clamp(max=_MOST)) for x in away), torch.ones_like(z)]
+        factors = [*(_bounded_exp(x) for x in away), torch.ones_like(z)]
         weights = [w * r for w, r in zip(weights, factors, strict=True)]
     first = second = noise = None
     if problem.f is not None:
@@ -80,6 +80,11 @@ def flow(system: System, inc: Increments) -> Flow:
             squares = [w * r * r for w, r in zip(squares, factors, strict=True)]
         noise = _noise(system, problem, times, weights, squares)
     return Flow(decay, first, second, noise)
+
+
+def _bounded_exp(x: Tensor) -> Tensor:
+    """exp(x), with the real part of x at most _MOST."""
+    return torch.exp(torch.complex(x.real.clamp(max=_MOST), x.imag) if x.is_complex() else x.clamp(max=_MOST))
 
 
 def _constant(system: System, problem: Semilinear, inc: Increments) -> Flow:

@@ -15,6 +15,7 @@ What B changes over a step is of order h^(3/2) and odd in (W, A), so of mean h^2
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from sdesolve.methods.method import Increments, Method, State, Step
@@ -25,22 +26,24 @@ from sdesolve.system import System
 class LogODE(Method):
     """Strong order 1 for general noise, commutative or not; weak order 1, 2 for additive noise; Stratonovich.
 
-    Two evaluations of g and one along a direction for each of its m columns, 2 + m in all.
+    Two evaluations of g and one along a direction for each of its m columns, 2 + m in all. Additive noise has no
+    brackets, and asks for no areas.
 
     The error is the difference to the step without areas and corrector,  y_1 - (y + h f + g W).
     """
 
     name, problem = "log_ode", "sde"
     order, weak_order, weak_order_additive, error_order = 1.0, 1.0, 2.0, 1.0
-    calculus, noise, levy = ("stratonovich",), ("general",), "davie-foster"
+    calculus, noise, levy, levy_mixed_only = ("stratonovich",), ("general",), "davie-foster", True
     drift_evaluations, diffusion_evaluations, general_diffusion_evaluations = 2, 3, (2, 1)
+    additive_diffusion_evaluations = 2
     source = "Foster 2020, thesis, section 3; Davie 2014, arXiv:1404.6401; Gaines & Lyons 1997, SIAM J. Appl. Math. 57"
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
         y, h, w = state.y, inc.h, inc.w
         assert w is not None
         f, g = system.drift(inc.t0, y), system.diffusion_in_full(inc.t0, y)
-        bracket = _bracket(system, inc, y, g)
+        bracket = torch.zeros_like(y) if system.additive else _bracket(system, inc, y, g)
         z = system.moved(y, h, f, g, w) + bracket
         f1, g1 = system.drift(inc.t1, z) - f, system.diffusion(inc.t1, z) - g
         change = 0.5 * (h * f1 + system.noise_term(g1, w))

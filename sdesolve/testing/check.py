@@ -14,6 +14,7 @@ from sdesolve.capture import captured, refuse_training
 from sdesolve.errors import CoupledTrajectoriesError, FunctionError, message
 from sdesolve.problem import Problem
 from sdesolve.request import check_problem_type, refuse_complex_noise
+from sdesolve.semilinear import Semilinear
 from sdesolve.state import state_spec
 from sdesolve.system import System
 from sdesolve.testing.commutators import not_commutative
@@ -155,10 +156,21 @@ class _Check:
             wrong = component(
                 self.spec, tuple((~torch.isfinite(value)).nonzero()[0].tolist()), name != self.system.names[0]
             )
-            text = f"{name}: returned NaN or infinity at y0 in {wrong}, {where(function)}; accepted: finite numbers."
+            text = (
+                f"{self._culprit(function)}: returned NaN or infinity at y0 in {wrong}, {where(function)}; accepted: "
+                "finite numbers."
+            )
             self._fault(name, "value", FunctionError(text))
             return None
         return value if self._repeats(function, value) else None
+
+    def _culprit(self, function: Function) -> str:
+        """What is not finite: of a semilinear problem, A or f."""
+        system, name = self.system, function.name
+        if not isinstance(system.problem, Semilinear) or name != system.names[0]:
+            return name
+        t = torch.as_tensor(function.time, dtype=self.spec.time_dtype, device=self.spec.device)
+        return name if bool(torch.isfinite(system.coefficient("A", t)).all()) else "A"
 
     def _repeats(self, function: Function, value: Tensor) -> bool:
         """Whether the function gives at y0 what it gave before."""

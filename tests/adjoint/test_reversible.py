@@ -146,12 +146,14 @@ def test_a_failed_trajectory_has_gradient_zero_and_leaves_the_others_alone():
 
 def test_what_is_not_possible_is_refused():
     y0, a = inputs()
+    stratonovich = sde(a, "diagonal").to_calculus("stratonovich")
     with pytest.raises(
         ValueError, match=r"method: got 'milstein' with adjoint='reversible'.*'reversible_heun', 'heun'"
     ):
-        ss.solve(sde(a, "diagonal"), y0, TS, dt=0.1, method="milstein", adjoint="reversible")
-    with pytest.raises(ValueError, match="adjoint: got 'reversible' for an Ito SDE"):
-        ss.solve(sde(a, "diagonal"), y0, TS, dt=0.1, adjoint="reversible")
+        ss.solve(stratonovich, y0, TS, dt=0.1, method="milstein", adjoint="reversible")
+    for method in (None, "milstein"):
+        with pytest.raises(ValueError, match="adjoint: got 'reversible' for an Ito SDE"):
+            ss.solve(sde(a, "diagonal"), y0, TS, dt=0.1, method=method, adjoint="reversible")
     with pytest.raises(ValueError, match="jumps: got jumps with adjoint='reversible'"):
         ss.solve(ode(a), y0, TS, controller=ss.PID(1e-3, 1e-3, jumps=(0.5,)), adjoint="reversible")
     with pytest.raises(ss.CompileError, match="compile: got True with adjoint='reversible' and adaptive steps"):

@@ -220,7 +220,7 @@ def test_jumps_with_times_of_each_trajectory_are_refused():
     object_for_ode=(ODE, ss.methods.METHODS["sde", "heun"], ValueError, "'heun', a method for SDEs", "one for an ODE"),
     object_for_sde=(SDE, ss.methods.METHODS["ode", "rk4"], ValueError, "'rk4', a method for ODEs", "one for an SDE"),
     number=(ODE, 5, TypeError, "method: got int", "a name (euler,", "method object"),
-    type=(ODE, ss.methods.RungeKutta, TypeError, "method: got type", "method object"),
+    type=(ODE, ss.methods.RungeKutta, TypeError, "method: got the class RungeKutta", "Write RungeKutta(...)"),
     ito_heun=(
         SDE,
         "heun",
@@ -327,8 +327,8 @@ def test_a_function_that_is_not_wrapped_is_refused(problem):
     reversible_sosri=(
         SDE,
         {"dt": 0.1, "adjoint": "reversible", "method": "sosri"},
-        "method: got 'sosri'",
-        "'reversible_heun'",
+        "adjoint: got 'reversible' for an Ito SDE",
+        "to_calculus('stratonovich')",
     ),
     on_failure=(ODE, {"on_failure": "ignore"}, "on_failure: got 'ignore'", "'raise', 'return'"),
     events=(ODE, {"events": [never]}, "events: got [", "None"),

@@ -51,7 +51,7 @@ METHODS = ["exponential_euler", "exponential_heun", "tsit5", "sosra"]
         (torch.ones(3), None, ("A: has shape (3,) for y of shape (3, 2)", "matrices")),
         (torch.ones(2, 2), None, ("A: has shape (2, 2)",)),
         (lambda t: torch.ones(3, 2, 2), None, ("A: has shape (3, 2, 2)",)),
-        (torch.ones(2, dtype=torch.float64), None, ("A: has dtype torch.float64", "torch.float32")),
+        (lambda t: torch.ones(2, dtype=torch.float64), None, ("A: has dtype torch.float64", "torch.float32")),
         (lambda t: "x", None, ("A: gave str",)),
         (-1.0, lambda t: torch.ones(3, 2, 2), ("g: has shape (3, 2, 2) for y of shape (3, 2)", "noise='general'")),
         (-1.0, torch.ones(2, 3), ("g: has shape (2, 3)",)),

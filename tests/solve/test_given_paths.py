@@ -187,3 +187,46 @@ def test_a_solve_split_within_a_cell_follows_the_same_path(seed, cell, at, metho
     # quadrature of second order of a cosine, in steps of 0.05 at most
     assert torch.allclose(second, wanted, rtol=0, atol=0.05**2 / 3)
     assert torch.allclose(solve(y0, ts[[0, 2]]), wanted, rtol=0, atol=0.05**2 / 3)
+
+
+SIZES = torch.tensor([0.6, 0.5], dtype=F64)
+RHO = torch.tensor([[1.0, -0.7], [-0.7, 1.0]], dtype=F64)
+#: dX = 0.3 X dt + X (0.6 dB_1 + 0.5 dB_2)
+TWO = ss.SDE(lambda t, y: 0.3 * y, lambda t, y: y[..., None] * SIZES, noise="general", commutative=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "calculus"),
+    [
+        *((name, "ito") for name in ("milstein", "derivative_free_milstein", "platen", "dri1", "implicit_milstein")),
+        *((name, "stratonovich") for name in ("milstein", "heun", "slow_rk", "rs1", "log_ode")),
+    ],
+)
+def test_correlated_motions_of_general_noise_converge_at_the_order_of_independent_ones(method, calculus):
+    """X = exp((0.3 - s^T R s / 2) t + s^T B) with E B B^T = R t, of which methods know independent motions alone."""
+    path = ss.BrownianPath(3, (400, 2), cell=1 / 64, correlation=RHO, dtype=F64)
+    ts = torch.tensor([0.0, 1.0], dtype=F64)
+    exact = torch.exp(0.3 - 0.5 * SIZES @ RHO @ SIZES + path(0.0, 1.0) @ SIZES)
+    sde = TWO.to_calculus(calculus)
+    coarse, fine = (
+        rms(ss.solve(sde, START, ts, dt=dt, brownian=path, method=method).ys[-1, :, 0] - exact)
+        for dt in (1 / 16, 1 / 64)
+    )
+    assert fine < 0.35 * coarse and fine < 0.01, (coarse, fine)
+
+
+@pytest.mark.parametrize("adjoint", ["direct", "backsolve"])
+def test_gradients_along_correlated_motions_are_those_of_the_process(adjoint):
+    path = ss.BrownianPath(3, (20, 2), cell=1 / 256, correlation=RHO, dtype=F64)
+    y0 = torch.ones(20, 1, dtype=F64, requires_grad=True)
+    ts = torch.tensor([0.0, 1.0], dtype=F64)
+    ys = ss.solve(TWO, y0, ts, dt=1 / 256, brownian=path, method="milstein", adjoint=adjoint).ys
+    (found,) = torch.autograd.grad(ys[-1].sum(), y0)
+    # X is proportional to its start
+    assert torch.allclose(found, ys[-1].detach(), rtol=0.02 if adjoint == "backsolve" else 1e-12)
+
+
+def test_general_noise_of_another_width_than_a_correlated_path_is_refused():
+    path = ss.BrownianPath(3, (4, 3), cell=1 / 4, correlation=torch.eye(3), dtype=F64)
+    with pytest.raises(ValueError, match=r"brownian: got a path of shape \(4, 3\).*accepted is shape \(4, 2\)"):
+        ss.solve(TWO, START[:4], torch.tensor([0.0, 1.0], dtype=F64), dt=0.25, brownian=path)

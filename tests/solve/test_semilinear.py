@@ -177,3 +177,25 @@ def test_forward_derivatives_and_vmap_go_through():
     assert torch.allclose(direct[..., 0], forward)
     both = torch.func.vmap(end)(tensor([[-1.0, -2.0], [0.0, 0.5]]))
     assert torch.allclose(both[1], end(tensor([0.0, 0.5])))
+
+
+def test_tensors_are_read_in_the_precision_of_the_state():
+    A, g = tensor([-1.0, -2.0]), tensor(0.3)
+    y0, ts = torch.ones(3, 2), TS.float()
+    ys = ss.solve(ss.Semilinear(A, None, g), y0, ts, dt=0.1, seed=1).ys
+    same = ss.solve(ss.Semilinear(A.float(), None, g.float()), y0, ts, dt=0.1, seed=1).ys
+    assert ys.dtype == torch.float32 and torch.equal(ys, same)
+    with pytest.raises(ss.errors.FunctionError, match=r"A: has dtype torch\.float64 for a state of"):
+        ss.solve(ss.Semilinear(lambda t: A, None, g), y0, ts, dt=0.1, seed=1)
+
+
+@pytest.mark.parametrize("method", ["exponential_euler", "exponential_heun", "tsit5"])
+def test_complex_rates_of_complex_states_are_numbers_or_tensors(method):
+    rate = -0.5 + 2j
+    y0 = torch.ones(3, 1, dtype=torch.complex128)
+    for A in (rate, torch.tensor(rate), torch.tensor(rate, dtype=torch.complex128), lambda t: rate):
+        ys = ss.solve(ss.Semilinear(A), y0, TS, method=method, dt=0.1).ys
+        exact = torch.exp(torch.tensor(rate, dtype=torch.complex128) * TS)
+        assert (ys[:, 0, 0] - exact).abs().max() < (1e-6 if method == "tsit5" else 1e-14)
+    with pytest.raises(ss.errors.FunctionError, match=r"A: has dtype torch\.complex64 for a state of dtype"):
+        ss.solve(ss.Semilinear(rate), y0.real, TS, dt=0.1)

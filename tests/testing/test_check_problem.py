@@ -579,3 +579,12 @@ def test_arguments_that_make_no_sense_are_refused(arguments, error, words):
 @pytest.mark.parametrize("t", [0.5, 1, (0.0, 2.0), [0.0], torch.tensor([0.0, 1.0]), torch.tensor(0.5)])
 def test_times_may_be_a_number_a_sequence_or_a_tensor(t):
     check_problem(ss.ODE(decay), torch.ones(2, 2), t)
+
+
+def test_a_rate_that_is_not_finite_is_named_instead_of_the_function():
+    y0 = torch.ones(2, 1)
+    for f in (None, lambda t, y: y):
+        with pytest.raises(ss.errors.FunctionError, match=r"^A: returned NaN or infinity"):
+            check_problem(ss.Semilinear(lambda t: 1 / t, f), y0)
+    with pytest.raises(ss.errors.FunctionError, match=r"^f: returned NaN or infinity"):
+        check_problem(ss.Semilinear(lambda t: -t, lambda t, y: y / t), y0)
