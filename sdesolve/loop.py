@@ -18,7 +18,7 @@ from sdesolve.clock import STRETCH, Clock, ClockState, Proposal
 from sdesolve.lanes import clamp, maximum, where
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.solution import Status
-from sdesolve.step_size import PID, rms, scaled
+from sdesolve.step_size import PID, damped, rms, scaled
 from sdesolve.system import System
 
 # plain ints: a compiled comparison of a tensor with an IntEnum's member is not elementwise
@@ -212,9 +212,13 @@ class Loop:
         them."""
         assert step.error is not None
         y1 = step.state.y
-        # y1 - y1 is 0, or NaN where the new state is not finite
-        error = scaled(step.error + (y1 - y1), y, y1, self.control)
-        return self.norm(error) if self.norm else rms(error, self.system.spec)
+
+        def size(error: Tensor) -> Tensor:
+            # y1 - y1 is 0, or NaN where the new state is not finite
+            error = scaled(error + (y1 - y1), y, y1, self.control)
+            return self.norm(error) if self.norm else rms(error, self.system.spec)
+
+        return size(step.error) if step.coarse is None else damped(size(step.error), size(step.coarse))
 
     def _judge(self, carry: Carry, inc: Increments, step: Step, proposal: Proposal, verdict: _Verdict) -> Attempt:
         """What follows from the verdict: the next step sizes, where the clocks stand, who has finished or failed."""

@@ -270,6 +270,17 @@ def rms(x: Tensor, spec: StateSpec) -> Tensor:
     return torch.linalg.vector_norm(x, dim=spec.dims).reshape(-1) * max(count, 1) ** -0.5
 
 
+def damped(fine: Tensor, coarse: Tensor) -> Tensor:
+    """fine^2 / (fine^2 + coarse^2)^(1/2), of two ratios of an error to its tolerance, (batch,): of order 2 p - q where
+    they are of orders p and q < p, and never above the first (Hairer, Norsett & Wanner I, II.10).
+
+    Ratios and not errors are combined, each measured over all components of a trajectory: a component whose coarse
+    error passes through 0 would not be damped by itself, and one that is large and slow would damp small fast ones.
+    """
+    both = torch.maximum((fine * fine + coarse * coarse).sqrt(), fine)
+    return fine * (fine / both.clamp(min=torch.finfo(both.dtype).tiny))
+
+
 def first_step(
     system: System,
     t0: Tensor,

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
+from sdesolve.methods.dop853 import DOP853
+from sdesolve.methods.dopri5 import DOPRI5
+from sdesolve.methods.printed import floats
 from sdesolve.methods.runge_kutta import RungeKutta, Tableau
-
-
-def _floats(*numbers: str) -> tuple[float, ...]:
-    return tuple(float(Fraction(number)) for number in numbers)
-
+from sdesolve.methods.verner import VERN7
 
 EULER = RungeKutta("euler", 1, Tableau(((),), (1.0,), (0.0,)), "Euler 1768")
 
@@ -27,10 +24,17 @@ HEUN = RungeKutta(
     "Heun 1900; Hairer, Norsett & Wanner I, II.1",
 )
 
+RALSTON = RungeKutta(
+    "ralston",
+    2,
+    Tableau(((), (2 / 3,)), (0.25, 0.75), (0.0, 2 / 3), lower=(1.0, 0.0), lower_order=1),
+    "Ralston 1962, Math. Comp. 16:431",
+)
+
 RK4 = RungeKutta(
     "rk4",
     4,
-    Tableau(((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), _floats("1/6", "1/3", "1/3", "1/6"), (0.0, 0.5, 0.5, 1.0)),
+    Tableau(((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), floats("1/6 1/3 1/3 1/6"), (0.0, 0.5, 0.5, 1.0)),
     "Kutta 1901; Hairer, Norsett & Wanner I, table II.1.2",
 )
 
@@ -38,54 +42,13 @@ BOSH3 = RungeKutta(
     "bosh3",
     3,
     Tableau(
-        ((), _floats("1/2"), _floats("0", "3/4"), _floats("2/9", "1/3", "4/9")),
-        _floats("2/9", "1/3", "4/9", "0"),
-        _floats("0", "1/2", "3/4", "1"),
-        lower=_floats("7/24", "1/4", "1/3", "1/8"),
+        ((), floats("1/2"), floats("0 3/4"), floats("2/9 1/3 4/9")),
+        floats("2/9 1/3 4/9 0"),
+        floats("0 1/2 3/4 1"),
+        lower=floats("7/24 1/4 1/3 1/8"),
         lower_order=2,
     ),
     "Bogacki & Shampine 1989, Appl. Math. Lett. 2:321",
-)
-
-
-def _dopri5() -> Tableau:
-    b = ("35/384", "0", "500/1113", "125/192", "-2187/6784", "11/84", "0")
-    # HNW I, (II.6.12) in powers of theta: y + theta D + theta (1 - theta) r + theta^2 (1 - theta) s
-    #   + theta^2 (1 - theta)^2 q   with  D = sum b k,  r = k_1 - D,  s = D - k_7 - r,  q = sum d k
-    d = (
-        "-12715105075/11282082432",
-        "0",
-        "87487479700/32700410799",
-        "-10690763975/1880347072",
-        "701980252875/199316789632",
-        "-1453857185/822651844",
-        "69997945/29380423",
-    )
-    dense = []
-    for i, (weight, q) in enumerate(zip(map(Fraction, b), map(Fraction, d), strict=True)):
-        r = Fraction(i == 0) - weight
-        s = weight - Fraction(i == 6) - r
-        dense.append(tuple(float(power) for power in (weight + r, s - r + q, -s - 2 * q, q)))
-    return Tableau(
-        (
-            (),
-            _floats("1/5"),
-            _floats("3/40", "9/40"),
-            _floats("44/45", "-56/15", "32/9"),
-            _floats("19372/6561", "-25360/2187", "64448/6561", "-212/729"),
-            _floats("9017/3168", "-355/33", "46732/5247", "49/176", "-5103/18656"),
-            _floats(*b[:6]),
-        ),
-        _floats(*b),
-        _floats("0", "1/5", "3/10", "4/5", "8/9", "1", "1"),
-        lower=_floats("5179/57600", "0", "7571/16695", "393/640", "-92097/339200", "187/2100", "1/40"),
-        lower_order=4,
-        dense=tuple(dense),
-    )
-
-
-DOPRI5 = RungeKutta(
-    "dopri5", 5, _dopri5(), "Dormand & Prince 1980; Hairer, Norsett & Wanner I, table II.5.2, (II.6.12)"
 )
 
 
@@ -151,4 +114,4 @@ def _tsit5() -> Tableau:
 
 TSIT5 = RungeKutta("tsit5", 5, _tsit5(), "Tsitouras 2011, Comput. Math. Appl. 62:770, table 1 and section 4")
 
-EXPLICIT = (EULER, MIDPOINT, HEUN, RK4, BOSH3, TSIT5, DOPRI5)
+EXPLICIT = (EULER, MIDPOINT, HEUN, RALSTON, RK4, BOSH3, TSIT5, DOPRI5, VERN7, DOP853)

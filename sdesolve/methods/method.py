@@ -43,13 +43,15 @@ class Step(NamedTuple):
 
     ``error`` has y's shape, None where it was not asked for; ``failed`` is a boolean a trajectory, True where the step
     could not be computed (an iteration that did not converge), None where that cannot happen; ``dense`` are tensors
-    c_1, ..., c_p such that  y(t0 + theta h) ~ y + sum_j c_j theta^j, empty where it was not asked for.
+    c_1, ..., c_p such that  y(t0 + theta h) ~ y + sum_j c_j theta^j, empty where it was not asked for. ``coarse`` is a
+    second estimate, of lower order, by which the first is damped (`sdesolve.step_size.damped`), None: there is none.
     """
 
     state: State
     error: Tensor | None = None
     failed: Tensor | None = None
     dense: tuple[Tensor, ...] = ()
+    coarse: Tensor | None = None
 
 
 class Method:

@@ -220,10 +220,11 @@ class Coupled(ReversibleMethod):
         y1 = torch.lerp(z, y, self.coupling) + (inner.state.y - z)
         after = State(y1, (z - self._change(system, _reversed(inc), y1),))
         if not dense:
-            return Step(after, inner.error)
+            return Step(after, inner.error, coarse=inner.coarse)
         # y moves as the method does from z, and towards z
         first, *powers = inner.dense
-        return Step(after, inner.error, None, (torch.add(first, z - y, alpha=1 - self.coupling), *powers))
+        powers = [torch.add(first, z - y, alpha=1 - self.coupling), *powers]
+        return Step(after, inner.error, None, tuple(powers), inner.coarse)
 
     def before(self, system: System, state: State, inc: Increments) -> State:
         y1, (z1,), c = state.y, state.cache, self.coupling

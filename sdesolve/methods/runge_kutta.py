@@ -2,13 +2,16 @@
 
     k_i = f(t + c_i h, y + h sum_j a_ij k_j),      y_1 = y + h sum_i b_i k_i,      error = h sum_i (b_i - bhat_i) k_i
 
-(Hairer, Norsett & Wanner I, II.1 and II.4). The first stage f(t, y) is kept between steps: where the last stage stands
-at the end of the step (first same as last, read off the tableau) it costs nothing.
+and  y(t + theta h) = y + h sum_i b_i(theta) k_i  between, for which some tableaus have more stages (Hairer, Norsett &
+Wanner I, II.1, II.4 and II.6). The first stage f(t, y) is kept between steps: where the last stage stands at the end of
+the step (first same as last, read off the tableau) it costs nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,8 +26,12 @@ class Tableau:
     """Coefficients of an explicit Runge-Kutta method.
 
     a : rows of the strictly lower triangle, the first one empty. b, c : weights and nodes. lower : weights bhat of the
-    embedded solution, of order ``lower_order``. dense : for each stage the coefficients of theta, theta^2, ... of
-    its weight b_i(theta); without it the dense output is the cubic Hermite interpolant.
+    embedded solution, of order ``lower_order``. coarse : weights of a second one, of order ``coarse_order`` below that,
+    with which the error is  e^2 / (e^2 + (e_coarse / 10)^2)^(1/2)  (II.10). dense : for each stage the coefficients of
+    theta, theta^2, ... of its weight b_i(theta); without it the dense output is the cubic Hermite interpolant.
+    nested : they are those of theta, theta (1 - theta), theta^2 (1 - theta), theta^2 (1 - theta)^2, ..., which do not
+    cancel as powers do. dense_a, dense_c : rows and nodes of the stages that dense output alone needs, behind the
+    others in ``dense``.
     """
 
     a: tuple[tuple[float, ...], ...]
@@ -32,7 +39,12 @@ class Tableau:
     c: tuple[float, ...]
     lower: tuple[float, ...] | None = None
     lower_order: int | None = None
+    coarse: tuple[float, ...] | None = None
+    coarse_order: int | None = None
     dense: tuple[tuple[float, ...], ...] | None = None
+    nested: bool = False
+    dense_a: tuple[tuple[float, ...], ...] = ()
+    dense_c: tuple[float, ...] = ()
 
     @property
     def stages(self) -> int:
@@ -45,9 +57,28 @@ class Tableau:
         return self.c[-1] == 1 and (*row, *(0.0,) * (self.stages - len(row))) == self.b
 
     @property
-    def difference(self) -> tuple[float, ...] | None:
-        """b - bhat."""
-        return None if self.lower is None else tuple(b - low for b, low in zip(self.b, self.lower, strict=True))
+    def differences(self) -> tuple[tuple[float, ...], ...]:
+        """b - bhat, and a tenth of that for the second embedded solution; none, one or both."""
+        found = []
+        for weights, scale in ((self.lower, 1.0), (self.coarse, 0.1)):
+            if weights is not None:
+                found.append(tuple(scale * (b - weight) for b, weight in zip(self.b, weights, strict=True)))
+        return tuple(found)
+
+    @property
+    def error_order(self) -> int | None:
+        """Of the local error that is estimated: p, or  2 p - q  with a second estimate, of order q."""
+        if self.lower_order is None:
+            return None
+        p = self.lower_order + 1
+        return p if self.coarse_order is None else 2 * p - (self.coarse_order + 1)
+
+    @property
+    def dense_evaluations(self) -> int:
+        """Of f, for dense output alone."""
+        if self.dense is not None:
+            return len(self.dense_c)
+        return 0 if self.first_same_as_last else 1
 
 
 class RungeKutta(Method):
@@ -58,11 +89,12 @@ class RungeKutta(Method):
 
     def __init__(self, name: str, order: int, tableau: Tableau, source: str) -> None:
         self.name, self.order, self.tableau, self.source = name, order, tableau, source
-        self.error_order = None if tableau.lower_order is None else tableau.lower_order + 1
+        self.error_order = tableau.error_order
         self.last = tableau.first_same_as_last
         self.drift_evaluations = tableau.stages - 1 if self.last else tableau.stages
         self.first_evaluations = 1 if self.last else 0
-        self.dense_evaluations = 0 if self.last else 1
+        self.dense_evaluations = tableau.dense_evaluations
+        self.differences = tableau.differences
         self.columns: dict[tuple[Any, ...], tuple[tuple[Tensor, ...], Tensor]] = {}
         self.rows: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
 
@@ -73,41 +105,40 @@ class RungeKutta(Method):
         return cache[0] if cache else None
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
-        tab, y, h = self.tableau, state.y, inc.h
+        y = state.y
         first = state.cache[0] if state.cache else system.drift(inc.t0, y)
-        with_error = error and tab.difference is not None
-        if plain_eager():
-            y1, stages, estimate = self._by_columns(system, y, inc, first, with_error)
-        else:
-            y1, stages, estimate = self._by_rows(system, y, inc, first, with_error)
-        cache = (stages[-1],) if self.last else ()
-        if not dense:
-            return Step(State(y1, cache), estimate)
-        last = stages[-1] if self.last else system.drift(inc.t1, y1)
-        return Step(State(y1, cache), estimate, None, self._dense(y, y1, h, stages, last))
+        by = self._by_columns if plain_eager() else self._by_rows
+        y1, stages, estimates = by(system, y, inc, first, error)
+        estimate, coarse = (*estimates, None, None)[:2]
+        powers = self._dense(system, y, y1, inc, stages) if dense else ()
+        return Step(State(y1, (stages[-1],) if self.last else ()), estimate, None, powers, coarse)
 
     def _by_rows(
         self, system: System, y: Tensor, inc: Increments, first: Tensor, error: bool
-    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
-        """y_1, all stages, and the error: each a sum over the stages before it, as compiled code wants them."""
+    ) -> tuple[Tensor, list[Tensor], Sequence[Tensor]]:
+        """y_1, all stages, and the errors: each a sum over the stages before it, as compiled code wants them."""
         tab, h = self.tableau, inc.h
         stages, end = [first], y
         for row, c in zip(tab.a[1:], tab.c[1:], strict=True):
             end = y + h * combine(row, stages)
             stages.append(system.drift(inc.at(c), end))
         y1 = end if self.last else y + h * combine(tab.b, stages)
-        return y1, stages, h * combine(tab.difference or (), stages) if error else None
+        return y1, stages, self._errors(h, stages) if error else ()
+
+    def _errors(self, h: Tensor, stages: list[Tensor]) -> list[Tensor]:
+        return [h * combine(weights, stages) for weights in self.differences]
 
     def _by_columns(
         self, system: System, y: Tensor, inc: Increments, first: Tensor, error: bool
-    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
+    ) -> tuple[Tensor, list[Tensor], Sequence[Tensor]]:
         """The same in fewer operations: a stage is added to all the sums that it enters at once.
 
-        ``sums`` are those of the stages to come, of y_1 and of the error, which has no part in the graph.
+        ``sums`` are those of the stages to come, of y_1 and of the errors, which have no part in the graph.
         """
         tab, h = self.tableau, inc.h
         graph = torch.is_grad_enabled() and (first.requires_grad or y.requires_grad)
-        rows = tab.stages - 1 + (not self.last) + (error and not graph)
+        errors = len(self.differences) if error and not graph else 0
+        rows = tab.stages - 1 + (not self.last) + errors
         columns, nodes = self._columns(y, rows)
         times = (inc.t0 + nodes.reshape(-1, *(1,) * inc.t0.ndim) * (inc.t1 - inc.t0)).unbind()
         stages, end, sums = [first], y, columns[0] * first
@@ -118,12 +149,10 @@ class RungeKutta(Method):
                 sums = torch.addcmul(sums, columns[j], stages[-1])
         if not self.last:
             end, sums = _advanced(y, h, sums, rows - tab.stages)
-        if not error:
-            return end, stages, None
-        if not graph:
-            return end, stages, h * sums[0]
+        if errors:
+            return end, stages, (h * sums).unbind()
         with torch.no_grad():
-            return end, stages, h * combine(tab.difference or (), stages)
+            return end, stages, self._errors(h, stages) if error else ()
 
     def _columns(self, y: Tensor, rows: int) -> tuple[tuple[Tensor, ...], Tensor]:
         """For each stage its weights in the sums that are not finished by then, (sums, 1, ..., 1); and the nodes from
@@ -131,7 +160,7 @@ class RungeKutta(Method):
         key = (y.dtype, y.device, y.ndim, rows)
         if key not in self.columns:
             tab = self.tableau
-            every = [*tab.a[1:], *(() if self.last else (tab.b,)), tab.difference or ()][:rows]
+            every = [*tab.a[1:], *(() if self.last else (tab.b,)), *self.differences][:rows]
             weights = [[row[j] if j < len(row) else 0.0 for row in every[j:]] for j in range(tab.stages)]
             with torch.inference_mode(False):
                 put = lambda x: torch.tensor(x, dtype=y.dtype.to_real(), device=y.device)
@@ -139,17 +168,25 @@ class RungeKutta(Method):
                 self.columns[key] = columns, put(tab.c[1:])
         return self.columns[key]
 
-    def _dense(self, y: Tensor, y1: Tensor, h: Tensor, stages: list[Tensor], last: Tensor) -> tuple[Tensor, ...]:
-        if self.tableau.dense is None:
+    def _dense(
+        self, system: System, y: Tensor, y1: Tensor, inc: Increments, stages: list[Tensor]
+    ) -> tuple[Tensor, ...]:
+        tab, h = self.tableau, inc.h
+        if tab.dense is None:
+            last = stages[-1] if self.last else system.drift(inc.t1, y1)
             return hermite(y, y1, h * stages[0], h * last)
-        if not plain_eager():
-            powers = zip(*self.tableau.dense, strict=True)
-            return tuple(h * combine(weights, stages) for weights in powers)
-        first, *others = self._rows(y)
-        total = first * stages[0]
-        for weights, stage in zip(others, stages[1:], strict=True):
-            total = torch.addcmul(total, weights, stage)
-        return (h * total).unbind()
+        stages = [*stages]
+        for row, c in zip(tab.dense_a, tab.dense_c, strict=True):
+            stages.append(system.drift(inc.at(c), y + h * combine(row, stages)))
+        if plain_eager():
+            used = [(w, k) for w, k, row in zip(self._rows(y), stages, tab.dense, strict=True) if any(row)]
+            total = used[0][0] * used[0][1]
+            for weights, stage in used[1:]:
+                total = torch.addcmul(total, weights, stage)
+            found = (h * total).unbind()
+        else:
+            found = tuple(h * combine(weights, stages) for weights in zip(*tab.dense, strict=True))
+        return unnested(found) if tab.nested else found
 
     def _rows(self, y: Tensor) -> tuple[Tensor, ...]:
         """For each stage its weights in the coefficients of the dense output, (powers, 1, ..., 1)."""
@@ -165,6 +202,20 @@ def hermite(y: Tensor, y1: Tensor, slope: Tensor, slope1: Tensor) -> tuple[Tenso
     """Coefficients of theta, theta^2, theta^3 of the cubic through both ends with h f as slopes there."""
     change = y1 - y
     return slope, 3 * change - 2 * slope - slope1, slope + slope1 - 2 * change
+
+
+def unnested(factors: Sequence[Any]) -> tuple[Any, ...]:
+    """Coefficients of theta, theta^2, ... of  theta (F_0 + (1 - theta) (F_1 + theta (F_2 + (1 - theta) (F_3 + ...)))),
+    of tensors or numbers F."""
+    *outer, innermost = factors
+    powers = [innermost]  # of what the brackets hold, from 1 on
+    for k, factor in reversed(list(enumerate(outer))):
+        if k % 2:
+            powers = [factor, *powers]
+        else:
+            steps = [b - a for a, b in pairwise(powers)]
+            powers = [powers[0] + factor, *steps, -powers[-1]]
+    return tuple(powers)
 
 
 def _advanced(y: Tensor, h: Tensor, sums: Tensor, left: int) -> tuple[Tensor, Tensor]:

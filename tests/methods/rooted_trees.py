@@ -35,7 +35,7 @@ def density(tree: Tree) -> int:
 
 def stage_weights(tree: Tree, a: np.ndarray) -> np.ndarray:
     """For each stage the product over the root's subtrees of a times theirs; b times it is the elementary weight."""
-    weights = np.ones(len(a))
+    weights = np.ones(len(a), dtype=a.dtype)
     for child in tree:
         weights = weights * (a @ stage_weights(child, a))
     return weights

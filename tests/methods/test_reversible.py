@@ -13,7 +13,7 @@ from sdesolve.methods import METHODS, Coupled, names
 from sdesolve.methods.reversible import Behind, Increments, State, Taken
 from sdesolve.state import state_spec
 from sdesolve.system import System
-from tests.methods.test_convergence import exact, slope, whirl
+from tests.methods.test_convergence import exact, lengths, slope, whirl
 
 F64 = torch.float64
 EXPLICIT = [name for name in names("ode") if name != "reversible_heun"]
@@ -24,7 +24,7 @@ METHODS_ = [METHODS["ode", "reversible_heun"], *(Coupled(METHODS["ode", name], 0
 def test_coupled_methods_keep_their_order(name):
     order = METHODS["ode", name].order
     radius, ts = torch.linspace(0.5, 1.5, 5, dtype=F64), torch.tensor([0.0, 2.0], dtype=F64)
-    steps, errors = [2.0 / n for n in (96, 128, 192, 256, 384)], []
+    steps, errors = lengths(order), []
     for dt in steps:
         sol = ss.solve(ss.ODE(whirl), exact(radius, 0.0), ts, dt=dt, method=Coupled(METHODS["ode", name]))
         errors.append(float((sol.ys[-1] - exact(radius, 2.0)).norm(dim=-1).max()))

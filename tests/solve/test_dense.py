@@ -12,7 +12,9 @@ from sdesolve.methods import METHODS, names
 
 F64 = torch.float64
 ODE_METHODS = names("ode")
-ADAPTIVE = ["bosh3", "tsit5", "dopri5"]
+ADAPTIVE = ["bosh3", "tsit5", "dopri5", "vern7", "dop853"]
+#: of the continuous extensions; the others are cubic Hermite interpolants
+INTERPOLANT = {"tsit5": 4, "dopri5": 4, "vern7": 7, "dop853": 7}
 
 
 def whirl(t, y):
@@ -31,24 +33,49 @@ RADIUS = torch.linspace(0.5, 1.2, 4, dtype=F64)
 QUERIES = torch.linspace(0, 2, 401, dtype=F64)
 
 
+def regression(steps, errors):
+    """Slope of log error on log step."""
+    x, y = torch.tensor(steps).log(), torch.tensor(errors).log()
+    x, y = x - x.mean(), y - y.mean()
+    return float((x * y).sum() / (x * x).sum())
+
+
 @pytest.mark.parametrize("name", ODE_METHODS)
 def test_dense_error_falls_with_the_order_of_the_interpolant(name):
-    """min(p, 3) for the cubic Hermite interpolant, whose local error is h^4, and 4 for tsit5's and dopri5's own: the
-    global order is the smaller of the method's, p, and the local order of the interpolant, q + 1."""
-    method = METHODS["ode", name]
-    tableau = getattr(method, "tableau", None)
-    local = 5 if tableau and tableau.dense else 4
-    order = min(method.order, local)
-    steps, errors = [2.0 / n for n in (48, 64, 96, 128, 192)], []
+    """The global order is the smaller of the method's, p, and the local order of the interpolant, q + 1: q is 3 for the
+    cubic Hermite interpolant, 4 for tsit5's and dopri5's own, 7 for vern7's and dop853's."""
+    order = min(METHODS["ode", name].order, INTERPOLANT.get(name, 3) + 1)
+    steps, errors = [2.0 / n for n in ((48, 64, 96, 128, 192) if order < 7 else (28, 36, 44, 52, 60))], []
     for dt in steps:
         ts = torch.tensor([0.0, 2.0], dtype=F64)
         sol = ss.solve(ss.ODE(whirl), exact(RADIUS, 0.0), ts, dt=dt, method=name, dense=True)
         errors.append(float((sol(QUERIES) - exact(RADIUS, QUERIES)).abs().max()))
-    x, y = torch.tensor(steps).log(), torch.tensor(errors).log()
-    x, y = x - x.mean(), y - y.mean()
-    slope = float((x * y).sum() / (x * x).sum())
+    slope = regression(steps, errors)
     # from above where, as for tsit5, the leading error is tiny
     assert order - 0.2 < slope < order + 0.6, (slope, errors)
+
+
+@pytest.mark.parametrize("name", ODE_METHODS)
+def test_within_a_step_the_dense_error_is_of_the_local_order(name):
+    """h^(q + 1), or h^(p + 1) where the method's own order is lower: nothing has been carried along."""
+    order = 1 + min(METHODS["ode", name].order, INTERPOLANT.get(name, 3))
+    steps, errors = [2.0**-k for k in ((6, 7, 8, 9) if order < 7 else (3, 3.5, 4, 4.5))], []
+    for dt in steps:
+        ts, t = torch.tensor([0.0, dt], dtype=F64), torch.linspace(0.1, 0.9, 9, dtype=F64) * dt
+        sol = ss.solve(ss.ODE(whirl), exact(RADIUS, 0.0), ts, dt=dt, method=name, dense=True)
+        errors.append(float((sol(t) - exact(RADIUS, t)).abs().max()))
+    assert abs(regression(steps, errors) - order) < 0.2, errors
+
+
+@pytest.mark.parametrize("name", ["tsit5", "vern7", "dop853"])
+def test_gradients_go_through_dense_output(name):
+    """Through the stages that it adds, too: of y' = -rate y at t between steps, d/drate y = -t y."""
+    rate = torch.tensor(0.8, dtype=F64, requires_grad=True)
+    y0, ts = torch.tensor([[1.0], [2.0]], dtype=F64), torch.tensor([0.0, 1.0], dtype=F64)
+    sol = ss.solve(ss.ODE(lambda t, y: -rate * y), y0, ts, method=name, dt=1 / 16, dense=True)
+    t = 0.47
+    (found,) = torch.autograd.grad(sol(t).sum(), rate)
+    assert abs(found + t * 3 * math.exp(-0.8 * t)) < (1e-8 if name == "tsit5" else 1e-13)
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)

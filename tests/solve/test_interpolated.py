@@ -38,7 +38,7 @@ def pid(tolerance, **more):
     shared=st.booleans(),
     backwards=st.booleans(),
     graph=st.booleans(),
-    method=st.sampled_from(["tsit5", "dopri5", "bosh3", "heun"]),
+    method=st.sampled_from(["tsit5", "dopri5", "vern7", "dop853", "bosh3", "heun"]),
 )
 def test_outputs_are_right_and_cost_no_steps(times, shared, backwards, graph, method):
     tolerance = 1e-4 if method == "heun" else 1e-7
@@ -167,7 +167,7 @@ def test_evaluations_are_those_that_were_made():
         return turning(t, y)
 
     ts = torch.linspace(0, 2, 51, dtype=F64)
-    for method in ("tsit5", "heun"):
+    for method in ("tsit5", "heun", "dop853"):
         calls.clear()
         stats = ss.solve(ss.ODE(f), start(), ts, method=method, controller=pid(1e-4), shared_steps=True).stats
         assert int(stats.drift_evaluations.max()) == len(calls)
