@@ -213,7 +213,7 @@ def test_jumps_with_times_of_each_trajectory_are_refused():
 
 
 @cases(
-    unknown=(ODE, "rk45", ValueError, "method: got 'rk45'", "euler, midpoint, heun, rk4, bosh3, tsit5, dopri5"),
+    unknown=(ODE, "rk45", ValueError, "method: got 'rk45'", "euler, midpoint, heun, ralston, rk4, bosh3, tsit5"),
     unknown_sde=(SDE, "euler", ValueError, "method: got 'euler'", ": euler_maruyama, ", "'euler' is for ODEs"),
     ode_for_sde=(SDE, "tsit5", ValueError, ": euler_maruyama, ", "'tsit5' is for ODEs"),
     sde_for_ode=(ODE, "euler_maruyama", ValueError, "tsit5", "'euler_maruyama' is for SDEs"),

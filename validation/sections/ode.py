@@ -23,7 +23,7 @@ LEAST_ERROR = 5e-13
 
 def largest_error_of(order: float) -> float:
     """Errors above it say little about the order: the higher it is, the later the leading term rules."""
-    return max(10 ** (0.5 - 1.5 * order), 1e-7)
+    return max(10 ** (0.5 - 1.5 * order), 1e-9)
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,13 @@ def largest_error(problem: Problem, solution: ss.Solution) -> float:
 
 
 def order_of(problem: Problem, method: Method, levels: int) -> Iterator[Check]:
-    """Global error at T over steps whose number grows by the root of two."""
+    """Global error at T over steps whose number grows by the root of two, or by its root where few of them have an
+    error between those that are too large and those of rounding."""
     ts = torch.tensor([0.0, problem.T], dtype=torch.float64)
     steps: list[float] = []
     errors: list[float] = []
-    for count in (round(2 ** (k / 2)) for k in range(6, 25)):
+    pace = 2 if method.order < 7 else 4
+    for count in (round(2 ** (k / pace)) for k in range(3 * pace, 12 * pace + 1)):
         dt = problem.T / count
         # large steps may explode: a NaN is as good as a large error
         solution = ss.solve(ss.ODE(problem.f), problem.y0, ts, method=method, dt=dt, on_failure="return")
@@ -152,10 +154,11 @@ def cases(settings: Settings) -> list[Case]:
 
 
 def exponents(method: Method, quick: bool) -> list[float]:
-    """Tolerances 10^-k: fewer digits for methods of low order, whose steps would be too many."""
+    """Tolerances 10^-k: fewer digits for methods of low order, whose steps would be too many; more for those of high
+    order, whose steps would be too few to speak of."""
     assert method.error_order is not None
-    most = {2: 5, 3: 7}.get(int(method.error_order), 10)
-    least = 2 if most < 10 else 4
+    most = {2: 5, 3: 7, 7: 12, 8: 12}.get(int(method.error_order), 10)
+    least = {5: 2, 7: 2, 10: 4, 12: 6}[most]
     pace = 0.5 if most - least < 5 or not quick else 1.0
     return [least + pace * k for k in range(int((most - least) / pace) + 1)]
 
