@@ -683,12 +683,27 @@ def test_a_step_stands_in_a_compiled_loop(name, given):
 
 
 @pytest.mark.compile
-def test_a_compiled_solve_is_the_eager_one():
+@pytest.mark.parametrize(
+    ("name", "rtol"),
+    [
+        pytest.param("rosenbrock23", 1e-3, marks=pytest.mark.slow),
+        pytest.param("rodas5p", 1e-6, marks=pytest.mark.traced),
+    ],
+)
+def test_a_compiled_solve_is_the_eager_one(name, rtol):
     mu = tensor([1.0], [30.0], [1000.0])
     y0, ts = tensor([2.0, 0.0]).expand(3, 2).clone(), tensor(0.0, 1.0, 10.0)
     eager, compiled = (
-        ss.solve(ss.ODE(van_der_pol(mu)), y0, ts, method="rodas5p", rtol=1e-6, atol=1e-8, compile=c)
+        ss.solve(ss.ODE(van_der_pol(mu)), y0, ts, method=name, rtol=rtol, atol=rtol * 1e-2, compile=c)
         for c in (False, True)
     )
     assert torch.equal(eager.stats.steps, compiled.stats.steps)
-    torch.testing.assert_close(compiled.ys, eager.ys, rtol=1e-9, atol=1e-10)
+    # rounding changes the error estimates, so the steps, a little
+    torch.testing.assert_close(compiled.ys, eager.ys, rtol=1e-3 * rtol, atol=1e-3 * rtol)
+
+
+@each
+def test_compiled_gradients_are_refused(name):
+    y0 = tensor([1.0, 2.0]).requires_grad_()
+    with pytest.raises(ss.CompileError, match=f"True with method='{name}', where gradients.*compile=False"):
+        ss.solve(ss.ODE(lambda t, y: -y), y0, tensor(0.0, 1.0), method=name, compile=True)
