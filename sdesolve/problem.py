@@ -89,6 +89,11 @@ class ODE(Problem):
     f : ``f(t, y) -> dy/dt`` with y's shape. ``t`` is 0-d when all trajectories share a clock, else
         ``(batch, 1, ..., 1)`` with y's rank (``(batch,)`` for pytree states). A module is registered. A subclass may
         define the method ``f`` instead.
+    jacobian : ``jacobian(t, y) -> df/dy``, (batch, n, n), of which entry (i, j) is the derivative of component i of f
+        by component j of y, for the n elements of a trajectory's state in the order of its ``reshape(n)`` (those of a
+        pytree leaf by leaf); (n, n) with ``batched=False``, or where the functions are written for one trajectory. For
+        methods that ask for it (stiff ones); default: by automatic differentiation, in n vector-Jacobian products.
+        Gradients of a solve go through it. A subclass may define the method ``jacobian`` instead.
     batched, vectorize, allow_training : see :class:`Problem`; by default True, False, False.
 
     Examples
@@ -100,19 +105,25 @@ class ODE(Problem):
     """
 
     kind = "ODE"
-    functions = given = ("f",)
+    functions = ("f",)
+    given: tuple[str, ...] = ("f",)
     f: Callable[[Tensor, Any], Any]
 
     def __init__(
         self,
         f: Callable[[Tensor, Any], Any] | None = None,
         *,
+        jacobian: Callable[[Tensor, Any], Tensor] | None = None,
         batched: bool = True,
         vectorize: bool = False,
         allow_training: bool = False,
     ) -> None:
         super().__init__(batched=batched, vectorize=vectorize, allow_training=allow_training)
         self._take("f", f)
+        if jacobian is not None:
+            self._take("jacobian", jacobian)
+        if callable(getattr(self, "jacobian", None)):
+            self.given = ("f", "jacobian")
 
 
 class SDE(Problem):

@@ -377,7 +377,8 @@ def _failure(result: Result, solution: Solution, ids: Tensor, method: Method) ->
         Status.STEP_UNDERFLOW: "The solution may grow without bound there; otherwise loosen rtol and atol (or lower "
         "PID's dt_min), use float64, or name a discontinuity in ss.PID(jumps=).",
         Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol. A stiff problem ends so too: for a stiff SDE take "
-        "implicit_milstein or, where its noise is additive, esdirk_sra; for a stiff ODE there is no method yet.",
+        "implicit_milstein or, where its noise is additive, esdirk_sra; for a stiff ODE rodas5p, or rosenbrock23 where "
+        "tolerances are loose.",
         Status.NOT_CONVERGED: f"Take smaller steps, or more iterations: {_more_iterations(method)}. Newton's "
         "method asks for a drift that torch.func can differentiate.",
         Status.DREW_APART: "Such methods are not stable where an equation forgets its start: solve with "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable
+from math import prod
 from typing import Any, TypeGuard
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sdesolve.errors import FunctionError
-from sdesolve.problem import SDE, Problem
+from sdesolve.problem import ODE, SDE, Problem
 from sdesolve.semilinear import Semilinear
 from sdesolve.state import StateSpec
 
@@ -23,6 +24,8 @@ class System:
     Times are 0-d, or broadcast against the state (``(batch, 1, ..., 1)``) where trajectories have clocks of their own.
     """
 
+    _jacobian: Callable[..., Any] | None = None
+
     def __init__(self, problem: Problem, spec: StateSpec) -> None:
         self.problem, self.spec = problem, spec
         self.is_sde = problem.noise is not None
@@ -31,6 +34,8 @@ class System:
         self._returned: dict[str, tuple[Tensor, int | None]] = {}
         self._drift: Callable[..., Any] = getattr(problem, problem.functions[0])
         self._diffusion: Any = getattr(problem, self.names[1]) if self.is_sde else None
+        if isinstance(problem, ODE):
+            self._jacobian = getattr(problem, "jacobian", None)
 
     @property
     def structure(self) -> Any:
@@ -182,6 +187,27 @@ class System:
         if spec.batched:
             return torch.cat([part.reshape(y.shape[0], -1) for part in parts], -1)
         return torch.cat([part.reshape(-1) for part in parts])
+
+    @property
+    def has_jacobian(self) -> bool:
+        """Whether the problem gives df/dy."""
+        return self._jacobian is not None
+
+    def jacobian(self, t: Tensor, y: Tensor) -> Tensor:
+        """df/dy of each trajectory as the problem gives it, (batch, n, n)."""
+        assert self._jacobian is not None
+        n = prod(self.spec.per_trajectory)
+        out = self._tensor("jacobian", self._call("jacobian", self._jacobian, t, y))
+        wanted = (y.shape[0], n, n) if self.spec.batched else (n, n)
+        if tuple(out.shape) != wanted:
+            whole = "" if y.ndim == len(wanted) - 1 and self.spec.tree is None else " flattened (leaves one by one)"
+            raise FunctionError(
+                f"jacobian: returned shape {tuple(out.shape)} for y of shape {tuple(y.shape)}; accepted is {wanted}, "
+                f"where entry (i, j) is the derivative of component i of f by component j of y{whole}."
+                + (" If it is the same for all trajectories, expand it." if tuple(out.shape) == (n, n) else "")
+                + _hint(t, out)
+            )
+        return out.reshape(-1, n, n)
 
     def diffusion(self, t: Tensor, y: Tensor) -> Tensor:
         """g(t, y): broadcastable to y's shape, or to (*y.shape, m) for general noise."""

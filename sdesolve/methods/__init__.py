@@ -7,6 +7,7 @@ from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.methods.milstein import Milstein
 from sdesolve.methods.registry import METHODS, PROBLEMS, made_for, names, table
 from sdesolve.methods.reversible import Coupled
+from sdesolve.methods.rosenbrock import Rosenbrock
 from sdesolve.methods.runge_kutta import RungeKutta, Tableau
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Increments",
     "Method",
     "Milstein",
+    "Rosenbrock",
     "RungeKutta",
     "State",
     "Step",

@@ -14,14 +14,17 @@ each such correction is right in one derivative more than what it starts from, s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
 from sdesolve.errors import message
+from sdesolve.methods.method import plain_eager
 from sdesolve.system import System
 
 
@@ -77,15 +80,7 @@ def root(system: System, t: Tensor, a: Tensor, s: Tensor, guess: Tensor, iterati
 
     t, s : as a step has times, 0-d or ``(batch, 1, ..., 1)``. a, guess : states.
     """
-    if a.is_complex():
-        raise ValueError(
-            message(
-                "y0",
-                f"dtype {a.dtype}",
-                "float32 or float64 with an implicit method",
-                "Hold real and imaginary parts as components of a real state.",
-            )
-        )
+    refuse_complex(a)
     spec = system.spec
     time, size, base, first = (x.detach() for x in (t, s, a, guess))
     scale = _largest(system, base)
@@ -93,7 +88,7 @@ def root(system: System, t: Tensor, a: Tensor, s: Tensor, guess: Tensor, iterati
     def correct(change: Tensor, done: Tensor) -> tuple[Tensor, Tensor]:
         """One correction, where it is still needed."""
         f, jacobian = value_and_jacobian(system, time, base + change)
-        residual, matrix = change - size * f, _matrix(system, jacobian, size)
+        residual, matrix = change - size * f, _matrix(jacobian, size)
         good = matrix.isfinite().flatten(1).all(1) & residual.reshape(-1, matrix.shape[-1]).isfinite().all(1)
         by = Linear.of(_safe(matrix, good)).solve(torch.where(spec.expand(good), residual, 0.0))
         step = _largest(system, by)
@@ -116,7 +111,7 @@ def root(system: System, t: Tensor, a: Tensor, s: Tensor, guess: Tensor, iterati
         change = torch.where(known, change, 0.0)
         z = torch.where(known, base + change, first)
     f, jacobian = value_and_jacobian(system, t, z)
-    linear = Linear.of(_safe(_matrix(system, jacobian, size), done))
+    linear = Linear.of(_safe(_matrix(jacobian, size), done))
     moved = a - base  # 0, with the derivatives of a
     # where nothing was found the guess stands, which may be no root: nothing of it may reach a gradient
     residual = torch.where(known, change - moved - s * f, 0.0)
@@ -129,21 +124,71 @@ def root(system: System, t: Tensor, a: Tensor, s: Tensor, guess: Tensor, iterati
 
 
 def value_and_jacobian(system: System, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """f(t, z), and df/dy of each trajectory without a graph, (batch, n, n); one evaluation of f."""
-    shape = system.spec.per_trajectory
-    n = prod(shape)
+    """f(t, z), and df/dy of each trajectory without a graph, (batch, n, n): as the problem gives it, or by a
+    vector-Jacobian product an element. One evaluation of f."""
+    if system.has_jacobian:
+        with torch.no_grad():
+            jacobian = system.jacobian(t, z).detach()
+        return system.drift(t, z), jacobian
     pulled = torch.func.vjp(lambda state: system.drift(t, state), z)
     f, pull = pulled[0], pulled[1]
     with torch.no_grad():
-        if n == 1:
-            return f, pull(torch.ones_like(f))[0].detach().reshape(-1, 1, 1)
-        units = torch.eye(n, dtype=z.dtype, device=z.device)
-        units = units.reshape((n, *((1,) if system.spec.batched else ()), *shape)).expand((n, *z.shape))
-        rows = torch.func.vmap(lambda unit: pull(unit)[0])(units).detach()
-    return f, rows.reshape(n, -1, n).movedim(0, 1)
+        return f, _rows(system, pull, f).detach()
 
 
-def _matrix(system: System, jacobian: Tensor, s: Tensor) -> Tensor:
+def linearized(system: System, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """f, df/dt and df/dy, (batch, n, n), of each trajectory at (t, y), with their own derivatives; one evaluation of
+    f."""
+
+    def along(state: Tensor) -> tuple[Tensor, Tensor]:
+        """f, and df/dt in forward mode."""
+        # the tangent is written into the layout of what it belongs to, in which expanded elements would overlap
+        time = t.contiguous()
+        found = torch.func.jvp(lambda time: system.drift(time, state).clone(), (time,), (torch.ones_like(time),))
+        return found[0], found[1]
+
+    if system.has_jacobian:
+        return *along(y), system.jacobian(t, y)
+    pulled: Any = torch.func.vjp(along, y, has_aux=True)
+    f, pull, slope = pulled
+    graph = torch.is_grad_enabled() and (f.requires_grad or slope.requires_grad or not plain_eager())
+    with torch.set_grad_enabled(graph):
+        return f, slope, _rows(system, pull, f)
+
+
+def factorized(jacobian: Tensor, s: Tensor) -> tuple[Linear, Tensor]:
+    """M = I - s J by its factors, and whose is finite, (batch,); the others have the identity instead."""
+    matrix = _matrix(jacobian, s)
+    good = matrix.isfinite().flatten(1).all(1)
+    return Linear.of(_safe(matrix, good)), good
+
+
+def refuse_complex(y: Tensor) -> None:
+    """Raise for a complex state, of which f may be no holomorphic function."""
+    if y.is_complex():
+        raise ValueError(
+            message(
+                "y0",
+                f"dtype {y.dtype}",
+                "float32 or float64 with an implicit method",
+                "Hold real and imaginary parts as components of a real state.",
+            )
+        )
+
+
+def _rows(system: System, pull: Callable[[Tensor], tuple[Tensor]], f: Tensor) -> Tensor:
+    """df/dy of each trajectory, (batch, n, n), by the vector-Jacobian products of f."""
+    shape = system.spec.per_trajectory
+    n = prod(shape)
+    if n == 1:
+        return pull(torch.ones_like(f))[0].reshape(-1, 1, 1)
+    units = torch.eye(n, dtype=f.dtype, device=f.device)
+    units = units.reshape((n, *((1,) if system.spec.batched else ()), *shape)).expand((n, *f.shape))
+    rows = torch.func.vmap(lambda unit: pull(unit)[0])(units)
+    return rows.reshape(n, -1, n).movedim(0, 1)
+
+
+def _matrix(jacobian: Tensor, s: Tensor) -> Tensor:
     """I - s J, (batch, n, n)."""
     eye = torch.eye(jacobian.shape[-1], dtype=jacobian.dtype, device=jacobian.device)
     return eye - s.reshape(-1, 1, 1) * jacobian

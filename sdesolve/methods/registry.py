@@ -14,6 +14,7 @@ from sdesolve.methods.method import Method
 from sdesolve.methods.milstein import DERIVATIVE_FREE_MILSTEIN, MILSTEIN
 from sdesolve.methods.platen import PLATEN
 from sdesolve.methods.reversible import REVERSIBLE
+from sdesolve.methods.rosenbrock_tableaus import ROSENBROCK
 from sdesolve.methods.stochastic_tableaus import STOCHASTIC
 from sdesolve.methods.stratonovich_heun import STRATONOVICH_HEUN
 from sdesolve.methods.stratonovich_tableaus import STRATONOVICH
@@ -27,6 +28,7 @@ METHODS: dict[tuple[str, str], Method] = {
     (method.problem, method.name): method
     for method in (
         *EXPLICIT,
+        *ROSENBROCK,
         EULER_MARUYAMA,
         TAMED_EULER,
         MILSTEIN,
