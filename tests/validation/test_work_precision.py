@@ -1,6 +1,7 @@
 """Work, precision and references of the ODE problems: measured right, and a method that is wrong fails its check."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -150,8 +151,8 @@ def test_work_of_a_wrong_method_fails(wrong, rk45) -> None:
 
 
 def test_errors_at_tight_tolerances_pass_and_those_of_a_wrong_estimate_fail() -> None:
-    assert all(check.passed for check in tight_outputs(LOTKA_VOLTERRA, DOPRI5, "RK45"))
-    assert not any(check.passed for check in tight_outputs(LOTKA_VOLTERRA, with_an_optimist_s_error(), "RK45"))
+    assert next(tight_outputs(LOTKA_VOLTERRA, DOPRI5, "RK45")).passed
+    assert not next(tight_outputs(LOTKA_VOLTERRA, with_an_optimist_s_error(), "RK45")).passed
 
 
 def test_a_diagram_has_every_curve_once() -> None:
@@ -172,6 +173,22 @@ def test_oscillators_in_a_batch_take_the_steps_that_they_take_alone(monkeypatch)
     together = lambda *args, **options: solve(args[0], args[1], args[2][0], **options, shared_steps=True)
     monkeypatch.setattr(ode_stiff.ss, "solve", together)
     assert not list(ode_stiff.oscillators(tsit5, 10.0, 4, 2))[1].passed
+
+
+def test_a_stiff_method_is_held_to_the_power_of_the_tolerance_that_its_orders_give() -> None:
+    """Order 4 with an error estimate of order 5: tol^(4/5). The first tolerance is too loose to count."""
+    method = SimpleNamespace(name="four", order=4, error_order=5)
+    tolerances = 10.0 ** -np.arange(3.0, 9.0)
+    errors = 2 * tolerances**0.8
+    measured = Measured("four", tolerances, 1 / tolerances, errors * [1e4, 1, 1, 1, 1, 1])
+    check = ode_stiff.promise_check(STIFF[0], method, measured)
+    assert check.passed
+    assert check.measured == pytest.approx(2)
+    # an error that stops falling, and a solve that failed
+    assert not ode_stiff.promise_check(STIFF[0], method, replace(measured, errors=errors + 1e-3)).passed
+    assert not ode_stiff.promise_check(
+        STIFF[0], method, replace(measured, errors=errors * [1, 1, np.nan, 1, 1, 1])
+    ).passed
 
 
 def test_oscillators_with_a_wrong_error_estimate_miss_their_tolerance() -> None:
