@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from sdesolve import export, plots
 from sdesolve.errors import message
 from sdesolve.interpolate import DenseOutput
 
@@ -121,47 +123,55 @@ class Solution:
             raise ValueError(message("t", repr(t), "a time, of a solution with dense output", "Solve with dense=True."))
         return self.dense(t)
 
-    def plot(self, trajectories: int = 10, components: int = 4, ax: Any = None) -> Any:
-        """Draw some components of some trajectories against time with matplotlib; returns the axes."""
-        from matplotlib import pyplot as plt
+    def plot(
+        self,
+        kind: str = "time",
+        *,
+        components: int | Sequence[int] | None = None,
+        trajectories: int | Sequence[int] | None = None,
+        labels: Sequence[str] | None = None,
+        quantiles: tuple[float, float] | None = (0.05, 0.95),
+        ax: Any = None,
+    ) -> Any:
+        """Draw components of trajectories with matplotlib: against time, or one over another.
 
-        ax = ax if ax is not None else plt.subplots(figsize=(7, 4), layout="constrained")[1]
-        for name, leaf in _named(self.ys):
-            values = leaf.detach().cpu()
-            values = values if self.batched else values.unsqueeze(1)
-            values = values.reshape(*values.shape[:2], -1)
-            for k in range(min(components, values.shape[2])):
-                for i in range(min(trajectories, values.shape[1])):
-                    times = (self.ts if self.ts.ndim == 1 else self.ts[i]).detach().cpu()
-                    label = f"{name}[{k}]" if i == 0 else None
-                    ax.plot(times, values[:, i, k], color=f"C{k}", alpha=0.7, lw=1, label=label)
-        ax.set_xlabel("t")
-        ax.legend(loc="best", fontsize="small")
-        return ax
+        A state's numbers are its components, counted leaf after leaf; of a complex state the real and the imaginary
+        parts are components of their own, one after the other.
+
+        Parameters
+        ----------
+        kind : ``"time"``, a panel for each leaf of the state; ``"phase"``, a phase portrait of two components, with a
+            dot where each trajectory starts.
+        components : how many of each leaf, the first ones; or their numbers. Default: 4 of each leaf; for a portrait
+            the first of the first two leaves, or the first two of a state that is one tensor.
+        trajectories : how many, the first ones; or their places in the batch. Default: 20, or 5 over a band.
+        labels : names for the components drawn, in their order, in place of y[0], y[1], ...
+        quantiles : an SDE with more trajectories than are drawn gets a band between these two quantiles over all of
+            them, at each output time that they share. None: no band.
+        ax : where to draw, a matplotlib Axes (one a panel for a pytree). Default: a new figure, which is not shown.
+
+        Returns
+        -------
+        The Axes, or an array of them for a state of several leaves; the figure is ``axes.figure``.
+
+        Raises
+        ------
+        ImportError : without matplotlib.
+        ValueError, TypeError : components or trajectories that do not exist; as many labels or axes as do not fit.
+        """
+        return plots.plot(self, kind, components, trajectories, labels, quantiles, ax)
 
     def to_xarray(self) -> Any:
-        """An ``xarray.Dataset`` with dimensions time, path and the state's own (needs the xarray package)."""
-        try:
-            import xarray
-        except ImportError as error:
-            raise ImportError("to_xarray: needs the package xarray; install it with pip install xarray") from error
-        if self.ts.ndim == 2:
-            times: dict[str, Any] = {"t": (("path", "time"), self.ts.detach().cpu().numpy())}
-        else:
-            times = {"time": self.ts.detach().cpu().numpy()}
-        arrays = {}
-        lead = ("time", "path") if self.batched else ("time",)
-        for name, leaf in _named(self.ys):
-            own = tuple(f"{name}_{k}" for k in range(leaf.ndim - len(lead)))
-            arrays[name] = ((*lead, *own), leaf.detach().cpu().numpy())
-        if self.batched:
-            times["path"] = self.paths.cpu().numpy()
-        return xarray.Dataset(arrays, coords=times, attrs={"method": self.stats.method})
+        """All of it but the dense output as an ``xarray.Dataset``, on the CPU and without gradients.
 
+        A state that is a tensor is the variable ``y``, (time, trajectory, y_0, y_1, ...); each leaf of a pytree is one
+        by its path, as ``y['x']``, (time, trajectory, y['x']_0, ...). ``status`` and the numbers of ``stats`` are
+        variables (trajectory,); method and seed are attributes. The coordinate ``time`` holds the output times, or
+        ``t``, (trajectory, time), where trajectories have times of their own; ``trajectory`` holds their ids. With
+        ``batched=False`` there is no dimension ``trajectory``.
 
-def _named(ys: Any) -> list[tuple[str, Tensor]]:
-    """Leaves with names to show: y, or the path in the pytree."""
-    if isinstance(ys, Tensor):
-        return [("y", ys)]
-    leaves, _ = pytree.tree_flatten_with_path(ys)
-    return [("y" + pytree.keystr(path), leaf) for path, leaf in leaves]
+        Raises
+        ------
+        ImportError : without xarray.
+        """
+        return export.to_xarray(self, Status)

@@ -164,6 +164,14 @@ def finite(x: Tensor, lead: int) -> Tensor:
     return torch.isfinite(x).reshape(*x.shape[:lead], -1).all(-1)
 
 
+def named_leaves(state: Any) -> list[tuple[str, Tensor]]:
+    """The tensors of a state and how to write them: y, or y with the path in the pytree, as y['x'][0]."""
+    if isinstance(state, Tensor):
+        return [("y", state)]
+    leaves, _ = pytree.tree_flatten_with_path(state)
+    return [("y" + pytree.keystr(path), leaf) for path, leaf in leaves]
+
+
 def batch_time(t: Tensor, y: Any) -> Tensor:
     """The time of each trajectory as a ``(batch,)`` tensor, as networks want it.
 

@@ -34,6 +34,8 @@ FLOORS = [
         "sdesolve.step_size",
         "sdesolve.interpolate",
         "sdesolve.solution",
+        "sdesolve.plots",
+        "sdesolve.export",
         "sdesolve.event",
     },
     {"sdesolve.adjoint"},

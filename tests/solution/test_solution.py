@@ -1,10 +1,5 @@
 """What a solution shows, draws, exports and counts."""
 
-import sys
-import types
-
-import matplotlib
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,8 +7,6 @@ from hypothesis import strategies as st
 
 import sdesolve as ss
 from sdesolve import Status
-
-matplotlib.use("Agg")
 
 TS = torch.linspace(0, 1, 4)
 DECAY = ss.ODE(lambda t, y: -y)
@@ -111,85 +104,6 @@ def test_dense_output_of_a_number_and_of_many(dense):
     assert dense(0.5).shape == (3, 2)
     assert dense([0.1, 0.5, 1.0]).shape == (3, 3, 2)
     torch.testing.assert_close(dense(TS), dense.ys, rtol=1e-6, atol=1e-7)
-
-
-def figure_lines(axes):
-    return [np.asarray(line.get_ydata()) for line in axes.lines]
-
-
-def test_plot_draws_components_of_trajectories_against_time():
-    from matplotlib import pyplot as plt
-
-    solution = ss.solve(NOISY, torch.rand(20, 6), TS, dt=0.1, seed=0)
-    axes = solution.plot(trajectories=3, components=2)
-    lines = figure_lines(axes)
-    assert len(lines) == 6
-    np.testing.assert_array_equal(lines[1], solution.ys[:, 1, 0])
-    np.testing.assert_array_equal(lines[3], solution.ys[:, 0, 1])
-    np.testing.assert_array_equal(axes.lines[0].get_xdata(), TS)
-    assert axes.get_xlabel() == "t"
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["y[0]", "y[1]"]
-    axes.figure.canvas.draw()
-    plt.close(axes.figure)
-
-
-def test_plot_draws_every_kind_of_solution():
-    from matplotlib import pyplot as plt
-
-    one = ss.solve(ss.ODE(lambda t, y: -y, batched=False), torch.ones(2), TS)
-    own = torch.stack([TS, 2 * TS])
-    grad = ss.solve(DECAY, torch.ones(2, 1, requires_grad=True), own)
-    flat = ss.solve(DECAY, torch.ones(2), TS)
-    axes = plt.subplots()[1]
-    assert one.plot(ax=axes) is axes
-    assert len(axes.lines) == 2
-    axes = grad.plot()
-    np.testing.assert_array_equal(axes.lines[1].get_xdata(), own[1])
-    assert len(flat.plot().lines) == 2
-    assert len(tree_solution().plot().lines) == 9
-    plt.close("all")
-
-
-def test_to_xarray_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "xarray", None)
-    with pytest.raises(ImportError, match="pip install xarray"):
-        ss.solve(DECAY, torch.ones(2, 1), TS).to_xarray()
-
-
-class Dataset:
-    """Takes what xarray.Dataset takes, and checks that dimensions agree in length as it does."""
-
-    def __init__(self, data_vars, coords, attrs):
-        self.data_vars, self.coords, self.attrs, self.sizes = data_vars, coords, attrs, {}
-        named = {name: value if isinstance(value, tuple) else ((name,), value) for name, value in coords.items()}
-        for dims, values in (*data_vars.values(), *named.values()):
-            assert len(dims) == np.ndim(values)
-            for dim, size in zip(dims, np.shape(values), strict=True):
-                assert self.sizes.setdefault(dim, size) == size
-
-
-@pytest.fixture
-def xarray(monkeypatch):
-    try:
-        import xarray
-    except ImportError:
-        xarray = types.SimpleNamespace(Dataset=Dataset)
-        monkeypatch.setitem(sys.modules, "xarray", xarray)
-    return xarray
-
-
-def test_to_xarray_has_time_path_and_the_dimensions_of_the_state(xarray):
-    y0 = torch.ones(3, 2, requires_grad=True)
-    solution = ss.solve(NOISY, y0, TS, dt=0.1, seed=0, paths=[4, 5, 6], method="euler_maruyama")
-    dataset = solution.to_xarray()
-    assert dict(dataset.sizes) == {"time": 4, "path": 3, "y_0": 2}
-    assert np.asarray(dataset.coords["path"]).tolist() == [4, 5, 6]
-    assert dataset.attrs["method"] == "euler_maruyama"
-    own = ss.solve(DECAY, torch.ones(3, 2), torch.stack([TS, 2 * TS, 3 * TS])).to_xarray()
-    assert own.sizes["time"], own.sizes["path"] == (4, 3)
-    one = ss.solve(ss.ODE(lambda t, y: -y, batched=False), torch.ones(2), TS).to_xarray()
-    assert dict(one.sizes) == {"time": 4, "y_0": 2}
-    assert set(tree_solution().to_xarray().data_vars) == {"y['x']", "y['v']"}
 
 
 @settings(max_examples=30)

@@ -1,4 +1,4 @@
-"""Orders of the ODE methods against exact solutions, and adaptive errors against tolerances."""
+"""Orders of the ODE methods against exact solutions, adaptive errors against tolerances, and what these cost."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import sdesolve as ss
 from sdesolve.methods import METHODS, Method, names
 from validation.check import Case, Check, Section, Settings, bounded
 from validation.order import fit_order, order_check
+from validation.sections import ode_stiff, ode_work_precision
 
 ORDER_BOUND = 0.3
 TOLERANCE_BOUND = 0.3
@@ -150,7 +151,7 @@ def cases(settings: Settings) -> list[Case]:
         for method in methods
         if method.error_order is not None
     ]
-    return orders + controlled
+    return orders + controlled + ode_work_precision.cases(settings) + ode_stiff.cases(settings)
 
 
 def exponents(method: Method, quick: bool) -> list[float]:
@@ -163,4 +164,4 @@ def exponents(method: Method, quick: bool) -> list[float]:
     return [least + pace * k for k in range(int((most - least) / pace) + 1)]
 
 
-ODE = Section("ode", "orders of the ODE methods; adaptive errors against tolerances", cases)
+ODE = Section("ode", "orders of the ODE methods; adaptive errors against tolerances, and work beside SciPy's", cases)
