@@ -35,6 +35,8 @@ FLOORS = [
         "sdesolve.interpolate",
         "sdesolve.solution",
         "sdesolve.event",
+        "sdesolve.crossing",
+        "sdesolve.bracket",
     },
     {"sdesolve.adjoint"},
     {"sdesolve.solve", "sdesolve.request", "sdesolve.stiffness"},
