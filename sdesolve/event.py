@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from sdesolve.errors import FunctionError, message
 from sdesolve.solution import Occurrences
-from sdesolve.system import System
+from sdesolve.system import System, version, wrote_into_state
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class Conditions:
         assert affect is not None
         out = self._call(name, affect, t, y)
         leaves, tree = pytree.tree_flatten(out)
-        if tree != (spec.tree or _LEAF):
+        if tree != (_LEAF if spec.tree is None else spec.tree):
             wanted = "a tensor" if spec.tree is None else f"that of y0, {spec.tree}"
             raise FunctionError(f"{name}: returned the structure {tree}; accepted is {wanted}.")
         shapes = spec.leaves if spec.tree is not None else (spec.shape,)
@@ -187,8 +187,11 @@ class Conditions:
         """The user's function, of the batch or of one trajectory."""
         spec = self.spec
         if not self.system.problem.vectorize:
-            t = t.reshape(-1) if spec.tree is not None and t.ndim else t
-            return self._checked(name, function(t, spec.unravel(y)))
+            t, before = t.reshape(-1) if spec.tree is not None and t.ndim else t, version(y)
+            out = self._checked(name, function(t, spec.unravel(y)))
+            if version(y) != before:
+                raise wrote_into_state(name)
+            return out
         one = lambda time, state: self._checked(name, function(time, spec.unravel_one(state)))
         lane = None if t.ndim == 0 else 0
         return torch.func.vmap(one, in_dims=(lane, 0))(t if lane is None else t.reshape(-1), y)

@@ -18,7 +18,7 @@ from sdesolve.brownian import BrownianPath
 from sdesolve.errors import CompileError, message
 from sdesolve.event import Event
 from sdesolve.methods import choose, names
-from sdesolve.methods.method import Method
+from sdesolve.methods.method import Method, plain_eager
 from sdesolve.problem import SDE, Problem
 from sdesolve.state import StateSpec
 from sdesolve.step_size import PID
@@ -313,6 +313,8 @@ def check_events(
         raise ValueError(message("events", f"events with method {method.name!r}", accepted, "It has no dense output."))
     if adjoint is not None:
         raise ValueError(message("adjoint", f"{adjoint!r} with events", "'direct'"))
+    if not plain_eager():
+        raise ValueError(message("events", "events inside a torch.func transform", "None there", "Use torch.autograd."))
     if compile:
         raise CompileError(message("compile", "True with events", "one of the two", "Drop compile=True."))
 

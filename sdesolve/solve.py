@@ -181,7 +181,7 @@ def solve(
     backwards.refuse(system, control is not None)
     found = captured(system.problem)
     if not problem.allow_training:
-        refuse_training(found.modules)
+        refuse_training([*found.modules, *(m for event in given for m in captured(event.condition).modules)])
 
     conditions = Conditions(given, system) if given else None
     plan: FixedPlan | AdaptivePlan

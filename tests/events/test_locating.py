@@ -268,6 +268,22 @@ def test_output_times_of_each_trajectory_and_outputs_between_steps():
     torch.testing.assert_close(between.ys[..., 0], exact, rtol=0, atol=1e-8, equal_nan=True)
 
 
+def test_states_of_any_shape_and_complex_ones():
+    """exp(i t) is sent to the other side where its imaginary part rises through 1/2: half a turn later it is there
+    again, and its real part never falls through 0."""
+    for shape in ((2,), (2, 1), (2, 2, 3)):
+        y0 = torch.ones(shape, dtype=torch.complex128, requires_grad=True)
+        event = ss.Event(lambda t, y: y.real.reshape(2, -1)[:, 0], terminal=False, direction=-1)
+        turn = ss.Event(lambda t, y: y.imag.reshape(2, -1)[:, 0] - 0.5, affect=lambda t, y: -y, direction=1)
+        sol = ss.solve(ss.ODE(lambda t, y: 1j * y), y0, span(0, 8), events=[event, turn], **TIGHT)
+        torch.testing.assert_close(sol.events[1].times[:2, 0], span(math.pi / 6, 7 * math.pi / 6), rtol=0, atol=1e-8)
+        assert sol.events[0].times.numel() == 0
+        (slope,) = torch.autograd.grad(sol.events[1].times[0].sum(), y0)
+        # Im(y0 exp(i t)) = 1/2 at y0 = 1
+        first = slope.reshape(2, -1)[:, 0]
+        torch.testing.assert_close(first.imag, -torch.ones(2, dtype=F64), rtol=1e-7, atol=0)
+
+
 def test_float32_events_are_as_exact_as_float32():
     y0 = torch.tensor([[1.0, 0.0]])
     sol = ss.solve(ss.ODE(fall), y0, torch.tensor([0.0, 1.0]), events=ss.Event(first))

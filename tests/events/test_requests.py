@@ -60,6 +60,17 @@ def test_methods_without_dense_output_are_refused():
     refused(ValueError, lambda: ss.solve(problem, Y, TS, events=EVENT, rtol=1e-3), "dense output", "tsit5")
 
 
+def test_transforms_of_torch_func_are_refused():
+    found = lambda y: ss.solve(ss.ODE(swing), y, TS, events=EVENT).events[0].times.sum()
+    refused(ValueError, lambda: torch.func.jvp(found, (Y,), (Y,)), "torch.func", "torch.autograd")
+
+
+def test_a_condition_that_draws_noise_is_refused():
+    net = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Dropout(0.5)).double()
+    with pytest.raises(ss.errors.TrainingModeError, match="Dropout"):
+        ss.solve(ss.ODE(swing), Y, TS, events=ss.Event(lambda t, y: net(y)[:, 0]))
+
+
 def test_no_events_are_none():
     for events in (None, [], ()):
         sol = ss.solve(ss.ODE(swing), Y, TS, events=events)
@@ -74,6 +85,7 @@ CONDITIONS = {
     "half": (lambda t, y: y[:2, 0], "returned shape (2,)", "(3, k)"),
     "crossed": (lambda t, y: y[:, 0] - t, "returned shape (3, 3)", "batch_time"),
     "deep": (lambda t, y: y[:, :, None], "returned shape (3, 2, 1)", "(3, k)"),
+    "writes": (lambda t, y: y[:, 0].mul_(2), "wrote into the state", "clone"),
     "none": (lambda t, y: y[:, :0], "returned shape (3, 0)", "(3, k)"),
 }
 
@@ -102,6 +114,7 @@ AFFECTS = {
     "number": (lambda t, y: 1.0, "affect of events[0]: returned float", "a torch tensor"),
     "shape": (lambda t, y: y[:, :1], "returned shape (3, 1)", "y's own shape"),
     "dtype": (lambda t, y: y.float(), "returned dtype torch.float32", "torch.float64"),
+    "writes": (lambda t, y: y.mul_(2), "affect of events[0]: wrote into the state", "clone"),
     "pair": (lambda t, y: (y, y), "returned the structure", "a tensor"),
 }
 
