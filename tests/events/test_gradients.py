@@ -127,12 +127,13 @@ def test_an_event_at_a_given_time_moves_with_that_time_alone():
 
 @pytest.mark.parametrize("way", WAYS)
 def test_functions_that_break_down_behind_an_event_leave_no_nan_in_the_gradients(way):
-    """The right-hand side has no value below 0, where the shared clock would still ask for it."""
-    rate = number(1.0)
-    f = lambda t, y: -rate * torch.sqrt(y) - 0.1 * t
-    y0 = torch.tensor([[1.0], [4.0], [2.0]], dtype=F64, requires_grad=True)
+    """The right-hand side has no value at the state of the first event from t = 1.25 on, where a shared clock goes."""
+    rate = number(0.5)
+    f = lambda t, y: -rate * torch.sqrt(y + 1 - t)
+    y0 = torch.tensor([[0.5], [8.0], [6.0]], dtype=F64, requires_grad=True)
     event = ss.Event(lambda t, y: torch.sqrt(y[:, 0]) - 0.5)
     sol = ss.solve(ss.ODE(f), y0, span(0, 1.0, 2.5), events=event, **WAYS[way])
+    assert sol.status.tolist() == [ss.Status.EVENT, 0, 0] and sol.events[0].times[0, 0] < 1
     total = sol.events[0].times.nansum() + sol.ys[1, 1:].sum()
     assert all(g.isfinite().all() for g in torch.autograd.grad(total, (y0, rate)))
 
