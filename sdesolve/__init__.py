@@ -8,10 +8,11 @@ from sdesolve import errors, methods, testing
 from sdesolve.adjoint import Backsolve, Checkpoint, Direct, Reversible
 from sdesolve.brownian import BrownianPath
 from sdesolve.errors import CompileError, SolveError, SolveInterrupted
+from sdesolve.event import Event
 from sdesolve.langevin import Langevin
 from sdesolve.problem import ODE, SDE, Problem, time_reversed
 from sdesolve.semilinear import Semilinear
-from sdesolve.solution import Solution, Stats, Status
+from sdesolve.solution import Occurrences, Solution, Stats, Status
 from sdesolve.solve import solve
 from sdesolve.state import batch_time
 from sdesolve.step_size import PID
@@ -27,7 +28,9 @@ __all__ = [
     "Checkpoint",
     "CompileError",
     "Direct",
+    "Event",
     "Langevin",
+    "Occurrences",
     "Problem",
     "Reversible",
     "Semilinear",

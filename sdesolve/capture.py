@@ -32,8 +32,8 @@ class Captured:
         return list({id(p): p for p in every if p.requires_grad}.values())
 
 
-def captured(problem: nn.Module) -> Captured:
-    """Everything that the problem's functions read, as far as Python lets one look."""
+def captured(problem: Any) -> Captured:
+    """Everything that the functions of a problem, or a function, read, as far as Python lets one look."""
     found = Captured()
     _look(problem, found, set(), 0)
     return found

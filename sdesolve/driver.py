@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sdesolve.clock import RealClock
-from sdesolve.loop import RUNNING, Attempt, Carry, Loop, failed
+from sdesolve.loop import RUNNING, Attempt, Carry, Loop, failed, stopped
 from sdesolve.methods.method import State
 from sdesolve.outputs import Outputs, Record, Recorder, Round
 from sdesolve.shared_clock import SharedClock
@@ -89,8 +89,8 @@ def _eager_step(
     recorder: Recorder | None = None,
 ) -> tuple[Carry, bool, bool]:
     """One step with its one synchronisation; returns the new carry, whether to go on, and whether anyone has failed."""
-    graph = torch.is_grad_enabled()
-    a = loop.attempt(carry, failed(carry.status) if failures and graph else None)
+    graph, out = torch.is_grad_enabled(), failed if loop.watcher is None else stopped
+    a = loop.attempt(carry, out(carry.status) if failures and graph else None)
     running = carry.status == RUNNING
     accepted = loop.to_batch(a.accept) & running
     flags = [
@@ -99,14 +99,14 @@ def _eager_step(
         accepted.any(),
         a.landed.any(),
         a.broken.any(),
-        failed(a.status).any(),
+        out(a.status).any(),
     ]
     if a.stale is not None:
         flags.append(a.stale.any())
     going, everyone, anyone, landed, broken, failures, *stale = torch.stack(flags).tolist()
     if broken and anyone and graph and a.step.state.y.requires_grad:
         # the lanes that gave NaN take the step again with length 0: masked NaN would poison the gradients of others
-        a = loop.attempt(carry, a.broken | failed(carry.status))
+        a = loop.attempt(carry, a.broken | out(carry.status))
     kept = "all" if everyone else "some" if anyone else "none"
     after = loop.commit(carry, a, kept=kept, fresh=not any(stale))
     if landed and loop.at_landing is not None:
@@ -121,6 +121,8 @@ def _eager_step(
             outputs.write_inside(loop.system.spec, inside, inside.values(loop.system.spec, carry.y, a.step.dense))
     if landed:
         outputs.write(loop, a, running, after.y)
+    if a.happened is not None:
+        outputs.happened.append(a.happened.at(loop.to_batch(_ends(loop, carry, a)[1])))
     if records is not None and anyone:
         t0, t1 = _ends(loop, carry, a)
         records.append(Record(t0, torch.where(a.accept, t1 - t0, a.proposal.h), carry.y, a.step.dense, accepted))

@@ -22,7 +22,7 @@ from sdesolve.step_size import PID, damped, rms, scaled
 from sdesolve.system import System
 
 # plain ints: a compiled comparison of a tensor with an IntEnum's member is not elementwise
-RUNNING, SUCCESS = int(Status.RUNNING), int(Status.SUCCESS)
+RUNNING, SUCCESS, EVENT = int(Status.RUNNING), int(Status.SUCCESS), int(Status.EVENT)
 
 #: given a proposal, the Brownian increments over it
 NoiseSource = Callable[[Proposal], Increment]
@@ -39,6 +39,7 @@ class Carry(NamedTuple):
     status: Tensor  # (batch,)
     accepted: Tensor  # (lanes,)
     rejected: Tensor  # (lanes,)
+    watch: Any = None  # what the watcher knows
 
 
 class Sizes(Protocol):
@@ -69,16 +70,27 @@ class Attempt(NamedTuple):
     memory: tuple[Tensor, ...]
     status: Tensor
     worst: Tensor  # (lanes,) error over tolerance
+    watch: Any = None  # what the watcher knows
+    happened: Any = None  # what it has seen; None: nothing
 
 
 class Effect(NamedTuple):
-    """What a watcher changes of a step: the new state; the lanes that must try again, and with which part of the step
-    (both None: none); the trajectories whose state was changed, so that the method's cache is made anew."""
+    """What a watcher changes of a step.
+
+    y : the new state. again, fraction : the lanes that must try again, and with which part of the step; both None:
+    none. changed : (batch,) whose state was changed, so that the method's cache is made anew. part : the step, in some
+    lanes a shorter one, that is taken instead. status : (batch,) how trajectories stand behind it, RUNNING where the
+    step says. watch, happened : what it knows now, and what it has seen.
+    """
 
     y: Tensor
     again: Tensor | None = None
     fraction: Tensor | None = None
     changed: Tensor | None = None
+    part: tuple[Increments, Step, Proposal] | None = None
+    status: Tensor | None = None
+    watch: Any = None
+    happened: Any = None
 
 
 class _Verdict(NamedTuple):
@@ -92,15 +104,22 @@ class _Verdict(NamedTuple):
     accept: Tensor
     fraction: Tensor | None = None
     stale: Tensor | None = None
+    status: Tensor | None = None
 
 
-#: looks at a step that is about to be accepted: (state before, increments, step, accept, proposal) -> Effect
-Watcher = Callable[[State, Increments, Step, Tensor, Proposal], Effect]
+#: looks at a step that is about to be accepted, (batch,) whose: (state before, increments, step, accept, proposal, what
+#: it knows, at first None) -> Effect
+Watcher = Callable[[State, Increments, Step, Tensor, Proposal, Any], Effect]
 
 
 def failed(status: Tensor) -> Tensor:
     """Which trajectories have stopped without success."""
     return status > SUCCESS
+
+
+def stopped(status: Tensor) -> Tensor:
+    """Which trajectories have stopped before the last landing point."""
+    return (status > SUCCESS) | (status == EVENT)
 
 
 def followed(state: State, rest: Tensor) -> State:
@@ -180,13 +199,27 @@ class Loop:
         with torch.no_grad():
             verdict = self._verdict(carry, step, running, active, rest)
         if self.watcher is not None:
-            effect = self.watcher(before, inc, step, verdict.accept, proposal)
-            step = step._replace(state=step.state._replace(y=effect.y))
-            verdict = verdict._replace(stale=effect.changed)
-            if effect.again is not None:
-                verdict = verdict._replace(accept=verdict.accept & ~effect.again, fraction=effect.fraction)
+            return self._watched(carry, before, inc, step, proposal, verdict)
         with torch.no_grad():
             return self._judge(carry, inc, step, proposal, verdict)
+
+    def _watched(
+        self, carry: Carry, before: State, inc: Increments, step: Step, proposal: Proposal, verdict: _Verdict
+    ) -> Attempt:
+        """The attempt, or what the watcher makes of it."""
+        assert self.watcher is not None
+        accept = self.to_batch(verdict.accept) & verdict.running
+        effect = self.watcher(before, inc, step, accept, proposal, carry.watch)
+        kept = proposal
+        if effect.part is not None:
+            inc, step, kept = effect.part
+        step = step._replace(state=step.state._replace(y=effect.y))
+        verdict = verdict._replace(stale=effect.changed, status=effect.status)
+        if effect.again is not None:
+            verdict = verdict._replace(accept=verdict.accept & ~effect.again, fraction=effect.fraction)
+        with torch.no_grad():
+            found = self._judge(carry, inc, step, proposal, verdict, kept)
+        return found._replace(watch=effect.watch, happened=effect.happened)
 
     def _verdict(self, carry: Carry, step: Step, running: Tensor, active: Tensor, rest: Tensor | None) -> _Verdict:
         """Whether the error of each trajectory, and so of each lane, is within its tolerance."""
@@ -220,10 +253,20 @@ class Loop:
 
         return size(step.error) if step.coarse is None else damped(size(step.error), size(step.coarse))
 
-    def _judge(self, carry: Carry, inc: Increments, step: Step, proposal: Proposal, verdict: _Verdict) -> Attempt:
-        """What follows from the verdict: the next step sizes, where the clocks stand, who has finished or failed."""
-        running, active, ratio, worst, accept, fraction, stale = verdict
+    def _judge(
+        self,
+        carry: Carry,
+        inc: Increments,
+        step: Step,
+        proposal: Proposal,
+        verdict: _Verdict,
+        kept: Proposal | None = None,
+    ) -> Attempt:
+        """What follows from the verdict: the next step sizes, where the clocks stand, who has finished or failed.
+        kept : the part of the proposal that is taken, if it is not the whole that was judged."""
+        running, active, ratio, worst, accept, fraction, stale, ended = verdict
         h, memory, tiny = self.sizes(self.clock, carry, proposal, worst, accept, active, fraction)
+        proposal = proposal if kept is None else kept
         clock = self.clock.advance(carry.clock, proposal, accept)
 
         bad = running & (ratio == torch.inf)
@@ -234,6 +277,8 @@ class Loop:
         status = torch.where(running & self.to_batch(spent), int(Status.MAX_STEPS), carry.status)
         status = torch.where(running & self.to_batch(tiny) & ~(ratio <= 1), reason, status)
         status = torch.where(running & self.to_batch(accept & self.clock.finished(clock)), SUCCESS, status)
+        if ended is not None:
+            status = torch.where(running & self.to_batch(accept) & (ended != RUNNING), ended, status)
         landed = accept & proposal.landing
         if self.jumps is not None:
             over = self.to_batch(landed & self.jumps[proposal.target])
@@ -294,6 +339,7 @@ class Loop:
             a.status,
             carry.accepted + (a.accept & taken),
             carry.rejected + (~a.accept & taken),
+            a.watch,
         )
 
     def now(self, a: Attempt) -> Tensor:

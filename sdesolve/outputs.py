@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -130,7 +130,7 @@ class Outputs:
 
     Without gradients they are written into one buffer. With gradients, which in-place writes would make quadratic,
     the states are kept as they come, in blocks (n, batch, ...), and each output remembers in which row of them it
-    stands. between : finds the outputs that no step ends on; None: there are none.
+    stands. between : finds the outputs that no step ends on; None: there are none. happened : what a watcher has seen.
     """
 
     outputs: Tensor  # landing point -> output, or the number of outputs for none
@@ -140,6 +140,7 @@ class Outputs:
     place: Tensor | None = None
     kept: list[Tensor] | None = None
     filled: int = 0
+    happened: list[Any] = field(default_factory=list)
 
     @staticmethod
     def make(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +17,9 @@ from torch import Tensor
 from sdesolve.brownian.steps import StepNoise
 from sdesolve.clock import Clock, Landings, RealClock
 from sdesolve.coupling import refuse_coupled
+from sdesolve.crossing import Crossings
 from sdesolve.driver import drive
+from sdesolve.event import Happened
 from sdesolve.fixed import FixedLoop, FixedRun, shadows
 from sdesolve.interpolate import DenseOutput, dense_output
 from sdesolve.lattice_clock import LatticeClock, PathNoise
@@ -46,6 +48,7 @@ class Result:
     diffusion_evaluations: Tensor
     reached: Tensor
     dense: DenseOutput | None = None
+    happened: list[Happened] = field(default_factory=list)
 
 
 class Interrupted(Exception):  # noqa: N818 - carries a result, and is turned into SolveInterrupted by solve
@@ -286,7 +289,7 @@ class AdaptivePlan:
             at_landing=self.at_landing,
             jumps=jumps,
             max_steps=self.max_steps,
-            dense=self.dense or self.control.interpolate,
+            dense=self.dense or self.control.interpolate or isinstance(self.watcher, Crossings),
         )
         # how far it is to the end, and the length of the first step where it is given
         span = torch.as_tensor(np.abs(self.ts[-1] - self.ts[0]), dtype=spec.time_dtype, device=spec.device)
@@ -359,15 +362,17 @@ class AdaptivePlan:
             reached = loop.to_batch(loop.clock.propose(carry.clock, carry.h, idle).t0)
             if loop.clock.lanes != spec.batch:
                 reached = self._before_failure(ys.detach(), reached)
+        spent: Any = sum((each.spent for each in outputs.happened), extra[0])
         return Result(
             ys,
             carry.status,
             accepted,
             rejected,
-            (accepted + rejected) * method.evaluations(dense=loop.dense, error=True) + extra[0],
+            (accepted + rejected) * method.evaluations(dense=loop.dense, error=True) + spent,
             (accepted + rejected) * method.evaluations_of_diffusion(self.system, self.channels, error=True) + extra[1],
             reached,
             self._dense(loop, records) if records else None,
+            outputs.happened,
         )
 
     def _before_failure(self, ys: Tensor, reached: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from sdesolve.brownian import BrownianPath
-from sdesolve.errors import message
+from sdesolve.errors import CompileError, message
+from sdesolve.event import Event
 from sdesolve.methods import choose, names
-from sdesolve.methods.method import Method
+from sdesolve.methods.method import Method, plain_eager
 from sdesolve.problem import SDE, Problem
 from sdesolve.state import StateSpec
 from sdesolve.step_size import PID
@@ -292,6 +293,30 @@ def fitted_control(control: PID, spec: StateSpec) -> PID:
                 )
             found[name] = value.detach().to(dtype=spec.time_dtype, device=spec.device)
     return replace(control, **found) if found else control
+
+
+def check_events(
+    events: tuple[Event, ...], system: System, method: Method, adaptive: bool, adjoint: object, compile: bool
+) -> None:
+    """Refuse where events cannot be found. adjoint : None for "direct"."""
+    if not events:
+        return
+    if system.is_sde:
+        advice = "A path of noise that comes near a level crosses it without end: look at ys instead."
+        raise ValueError(message("events", f"events of an {system.problem.kind} problem with noise", "None", advice))
+    if not adaptive:
+        advice = "Give rtol= and atol=; ss.PID(rtol, atol, dt_max=dt) bounds the steps."
+        raise ValueError(message("dt", "fixed steps with events", "adaptive steps", advice))
+    if not method.has_dense:
+        able = [name for name in names("ode") if adapts(system, name) and choose(system, name).has_dense]
+        accepted = f"events with {', '.join(able)}"
+        raise ValueError(message("events", f"events with method {method.name!r}", accepted, "It has no dense output."))
+    if adjoint is not None:
+        raise ValueError(message("adjoint", f"{adjoint!r} with events", "'direct'"))
+    if not plain_eager():
+        raise ValueError(message("events", "events inside a torch.func transform", "None there", "Use torch.autograd."))
+    if compile:
+        raise CompileError(message("compile", "True with events", "one of the two", "Drop compile=True."))
 
 
 def one_of(argument: str, got: object, accepted: Sequence[str]) -> None:

@@ -15,12 +15,13 @@ from sdesolve import export, plots
 from sdesolve.errors import message
 from sdesolve.interpolate import DenseOutput
 
-__all__ = ["Solution", "Stats", "Status"]
+__all__ = ["Occurrences", "Solution", "Stats", "Status"]
 
 
 class Status(IntEnum):
-    """How a trajectory stands; above ``SUCCESS`` it failed."""
+    """How a trajectory stands; above ``SUCCESS`` it failed. ``EVENT`` counts as success."""
 
+    EVENT = -2
     RUNNING = -1
     SUCCESS = 0
     NONFINITE = 1
@@ -29,19 +30,22 @@ class Status(IntEnum):
     NOT_CONVERGED = 4
     INTERRUPTED = 5
     DREW_APART = 6
+    ZENO = 7
 
     @property
     def text(self) -> str:
         """What happened, in words."""
         return {
+            Status.EVENT: "ended at an event",
             Status.RUNNING: "is still running",
             Status.SUCCESS: "reached the last output time",
-            Status.NONFINITE: "the state or the right-hand side became NaN or infinite",
+            Status.NONFINITE: "the state or the right-hand side became NaN or infinite, or a condition NaN",
             Status.STEP_UNDERFLOW: "the step size became too small: the tolerance cannot be met here",
             Status.MAX_STEPS: "took max_steps steps before the last output time",
             Status.NOT_CONVERGED: "the iteration inside a step did not converge",
             Status.INTERRUPTED: "was interrupted",
             Status.DREW_APART: "the two solutions of a reversible method drew apart, so that neither is right",
+            Status.ZENO: "met event after event while time stood still (Zeno)",
         }[self]
 
 
@@ -72,6 +76,29 @@ class Stats:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Occurrences:
+    """When one event happened. N is the most times that it did in any trajectory; for ``batched=False`` there is no
+    dimension of the batch.
+
+    Attributes
+    ----------
+    times : (N, batch), in the order of the solve; NaN behind a trajectory's last.
+    ys : the states there, (N, batch, *state), or a pytree of these: before the event has changed them.
+    counts : (batch,) how often it happened.
+    which : (N, batch) which of the event's conditions it was, 0, 1, ...; -1 for none.
+    """
+
+    times: Tensor
+    ys: Any
+    counts: Tensor
+    which: Tensor
+
+    def __repr__(self) -> str:
+        low, high = int(self.counts.min()), int(self.counts.max())
+        return f"Occurrences(counts={low if low == high else f'{low}..{high}'})"
+
+
 @dataclass(frozen=True, repr=False)
 class Solution:
     """Result of :func:`sdesolve.solve`.
@@ -81,11 +108,13 @@ class Solution:
     ts : the output times as given, (T,) or (batch, T).
     ys : states there, (T, batch, *state), or (T, *state) for ``batched=False``; a pytree of these for a pytree state.
     NaN
-        from where a trajectory failed.
-    status : (batch,) of :class:`Status` numbers; 0 is success. None inside ``torch.func`` transforms.
+        from where a trajectory failed, and behind an event that ends it.
+    status : (batch,) of :class:`Status` numbers; 0 is success, and so is ``Status.EVENT``. None inside ``torch.func``
+        transforms.
     stats : what it cost.
     paths : (batch,) trajectory ids.
     seed : the seed of the noise, None for an ODE.
+    events : for each event of the request when it happened, as :class:`Occurrences`.
     """
 
     ts: Tensor
@@ -96,6 +125,7 @@ class Solution:
     seed: int | None = None
     batched: bool = True
     dense: DenseOutput | None = field(default=None)
+    events: tuple[Occurrences, ...] = ()
 
     def __repr__(self) -> str:
         shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves(self.ys)]
@@ -110,7 +140,7 @@ class Solution:
     @property
     def success(self) -> Tensor | None:
         """(batch,) booleans."""
-        return None if self.status is None else self.status == Status.SUCCESS
+        return None if self.status is None else (self.status == Status.SUCCESS) | (self.status == Status.EVENT)
 
     def __call__(self, t: float | Tensor) -> Any:
         """The state between the output times, from ``solve(..., dense=True)``.

@@ -16,8 +16,11 @@ from sdesolve.brownian.steps import OwnSteps, PathSteps
 from sdesolve.brownian.window import window_of_seed, windows_of_seed
 from sdesolve.capture import captured, refuse_training
 from sdesolve.compiled import compile_adaptive, compile_fixed
+from sdesolve.crossing import Crossings
 from sdesolve.errors import CompileError, SolveError, SolveInterrupted, message
+from sdesolve.event import Conditions, occurrences, read_events
 from sdesolve.lattice_clock import PathNoise
+from sdesolve.loop import failed
 from sdesolve.methods import Method
 from sdesolve.plan import AdaptivePlan, FixedPlan, Interrupted, Result
 from sdesolve.problem import Problem
@@ -25,6 +28,7 @@ from sdesolve.progress import Report, reporting
 from sdesolve.request import (
     check_brownian,
     check_direction,
+    check_events,
     check_problem_type,
     fitted_control,
     one_of,
@@ -121,7 +125,10 @@ def solve(
         where the functions use ``torch.func.grad`` or ``vjp``, as implicit methods do. Not with ``dense``, outputs that
         are interpolated, fixed steps at (batch, T) times, adaptive steps of an SDE at (batch, T) times,
         ``torch.autocast``. Trajectories that read each other are looked for at the first solve of a structure.
-    events : None; there are none yet.
+    events : an :class:`Event`, or several: conditions on (t, y) that end a trajectory or change its state where they
+        pass through zero (ODEs, adaptive steps, ``adjoint="direct"``, not compiled). ``Solution.events`` has times and
+        states, of each event one :class:`Occurrences`; of two events in one step the earlier comes first, of two at one
+        time the first of the list.
     progress : True for a bar (needs rich), or a function of the finished fraction.
     on_failure : ``"raise"`` a :class:`SolveError` with the partial solution if a trajectory fails, or ``"return"`` the
         solution with ``status``; the others are not affected, in values or gradients.
@@ -148,8 +155,7 @@ def solve(
     problem = check_problem_type(problem)
     one_of("on_failure", on_failure, ("raise", "return"))
     backwards = read_adjoint(adjoint)
-    if events is not None:
-        raise ValueError(message("events", repr(events), "None: events are not there yet"))
+    given = read_events(events)
     spec, y = state_spec(y0, problem.batched)
     problem.check_state(spec)
     system = System(problem, spec)
@@ -159,6 +165,11 @@ def solve(
     step = read_step(dt)
     chosen = backwards.method(system, method)
     control = read_control(system, chosen, step, rtol, atol, controller)
+    check_events(
+        given, system, chosen, control is not None, None if isinstance(backwards, Direct) else adjoint, compile
+    )
+    if given and moves is not None:
+        raise ValueError(message("ts", "times with a gradient beside events", "ts.detach()"))
     check_direction(system, columns[-1, 0] < columns[0, 0])
     check_brownian(system, brownian, seed, paths)
     system, brownian = with_standard_noise(system, brownian)
@@ -170,8 +181,9 @@ def solve(
     backwards.refuse(system, control is not None)
     found = captured(system.problem)
     if not problem.allow_training:
-        refuse_training(found.modules)
+        refuse_training([*found.modules, *(m for event in given for m in captured(event.condition).modules)])
 
+    conditions = Conditions(given, system) if given else None
     plan: FixedPlan | AdaptivePlan
     probes = 0
     if control is None:
@@ -193,6 +205,9 @@ def solve(
             _check_interpolation(chosen, compile)
         control = fitted_control(control, spec)
         plan = AdaptivePlan(system, chosen, control, columns, shared, step, limit, dense)
+        if conditions is not None:
+            direction = 1.0 if columns[-1, 0] > columns[0, 0] else -1.0
+            plan.watcher = Crossings(conditions, chosen, direction, float(np.abs(columns).max()))
         if system.is_sde:
             plan.noise = _path_noise(system, chosen, y, columns, eps, number, ids, brownian, limit)
             plan.channels = math.prod(plan.noise.window.shape)
@@ -209,7 +224,7 @@ def solve(
         way = MovingTimes(plan, way, moves)
     # a matrix was asked for how many Brownian motions there are
     probed = probes, int(system.noise == "general")
-    return _finish(way, y, spec, times, ids, number, chosen, probed, progress, on_failure)
+    return _finish(way, y, spec, times, ids, number, chosen, probed, conditions, progress, on_failure)
 
 
 def _move(plan: FixedPlan, moves: Tensor) -> None:
@@ -338,6 +353,7 @@ def _finish(
     seed: int | None,
     method: Method,
     probes: tuple[int, int],
+    conditions: Conditions | None,
     progress: bool | Report,
     on_failure: str,
 ) -> Solution:
@@ -353,21 +369,22 @@ def _finish(
             result.diffusion_evaluations + probes[1],
         )
         ys = spec.unravel(result.ys, lead=1)
-        return Solution(times, ys, result.status, stats, ids, seed, spec.batched, result.dense)
+        happened = () if conditions is None else occurrences(conditions, result.happened, times)
+        return Solution(times, ys, result.status, stats, ids, seed, spec.batched, result.dense, happened)
 
     try:
         with reporting(progress, f"solve ({method.name})") as report:
             result = way.run(y, report)
     except Interrupted as interrupted:
         raise SolveInterrupted(solution(interrupted.result)) from None
-    if on_failure == "raise" and result.status is not None and bool((result.status != Status.SUCCESS).any()):
+    if on_failure == "raise" and result.status is not None and bool(failed(result.status).any()):
         raise _failure(result, solution(result), ids, method)
     return solution(result)
 
 
 def _failure(result: Result, solution: Solution, ids: Tensor, method: Method) -> SolveError:
     assert result.status is not None
-    wrong = (result.status != Status.SUCCESS).nonzero().flatten()
+    wrong = failed(result.status).nonzero().flatten()
     reason = Status(int(result.status[wrong[0]]))
     time = float(result.reached[wrong[0]])
     paths = ids[wrong].tolist()
@@ -379,6 +396,8 @@ def _failure(result: Result, solution: Solution, ids: Tensor, method: Method) ->
         Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol. A stiff problem ends so too: for a stiff SDE take "
         "implicit_milstein or, where its noise is additive, esdirk_sra; for a stiff ODE rodas5p, or rosenbrock23 where "
         "tolerances are loose.",
+        Status.ZENO: "Events follow each other ever faster: end the trajectory with a terminal event, or let affect "
+        "bring it to rest away from the condition's zero.",
         Status.NOT_CONVERGED: f"Take smaller steps, or more iterations: {_more_iterations(method)}. Newton's "
         "method asks for a drift that torch.func can differentiate.",
         Status.DREW_APART: "Such methods are not stable where an equation forgets its start: solve with "

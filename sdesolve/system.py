@@ -60,28 +60,24 @@ class System:
             t = t.reshape(-1)
         if torch.compiler.is_compiling():
             return function(t, spec.unravel(y))
-        before = _version(y)
+        before = version(y)
         out = self._noted(function, t, y)
-        if _version(y) != before:
-            raise FunctionError(
-                f"{name}: wrote into the state it was given; accepted is a function that returns a new tensor. "
-                "In-place operations such as y[:, 0] = ... or y.mul_() change the solver's own state: begin with "
-                "y.clone()."
-            )
+        if version(y) != before:
+            raise wrote_into_state(name)
         self._refuse_reuse(name, out)
         return out
 
     def _refuse_reuse(self, name: str, out: Any) -> None:
         """Refuse a function that writes its result into the tensor it returned before: stages would become one."""
         kept = self._returned.get(name)
-        if kept is not None and _version(kept[0]) != kept[1]:
+        if kept is not None and version(kept[0]) != kept[1]:
             raise FunctionError(
                 f"{name}: changed a tensor that it had returned before; accepted is a new tensor at every evaluation. "
                 "Drop out= and buffers that are used again."
             )
         first = [out] if isinstance(out, Tensor) else pytree.tree_leaves(out)[:1]
         if first and isinstance(first[0], Tensor):
-            self._returned[name] = (first[0], _version(first[0]))
+            self._returned[name] = (first[0], version(first[0]))
 
     def _noted(self, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
         """The function's value; an error gets a note on what t is, where that is not 0-d."""
@@ -316,7 +312,15 @@ def _structure(thing: Any) -> Any:
     return type(thing)
 
 
-def _version(x: Tensor) -> int | None:
+def wrote_into_state(name: str) -> FunctionError:
+    """Of this function."""
+    return FunctionError(
+        f"{name}: wrote into the state it was given; accepted is a function that returns a new tensor. "
+        "In-place operations such as y[:, 0] = ... or y.mul_() change the solver's own state: begin with y.clone()."
+    )
+
+
+def version(x: Tensor) -> int | None:
     """How often x was written into; None where torch does not count."""
     if x.is_inference() or torch._C._functorch.is_functorch_wrapped_tensor(x):
         return None

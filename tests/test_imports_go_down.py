@@ -37,6 +37,8 @@ FLOORS = [
         "sdesolve.plots",
         "sdesolve.export",
         "sdesolve.event",
+        "sdesolve.crossing",
+        "sdesolve.bracket",
     },
     {"sdesolve.adjoint"},
     {"sdesolve.solve", "sdesolve.request", "sdesolve.stiffness"},

@@ -331,7 +331,6 @@ def test_a_function_that_is_not_wrapped_is_refused(problem):
         "to_calculus('stratonovich')",
     ),
     on_failure=(ODE, {"on_failure": "ignore"}, "on_failure: got 'ignore'", "'raise', 'return'"),
-    events=(ODE, {"events": [never]}, "events: got [", "None"),
     max_steps_zero=(ODE, {"max_steps": 0}, "max_steps: got 0", "a positive int"),
     max_steps_float=(ODE, {"max_steps": 1e3}, "max_steps: got 1000.0", "a positive int"),
     max_steps_few=(ODE, {"dt": 0.01, "max_steps": 10}, "max_steps: got 10", "dt = 0.01 needs 100 steps"),

@@ -18,7 +18,9 @@ class Bounce:
     def __init__(self, restitution: float, tolerance: float) -> None:
         self.restitution, self.tolerance = restitution, tolerance
 
-    def __call__(self, before: State, inc: Increments, step: Step, accept: Tensor, proposal: Proposal) -> Effect:
+    def __call__(
+        self, before: State, inc: Increments, step: Step, accept: Tensor, proposal: Proposal, known: None
+    ) -> Effect:
         height0, (height, velocity) = before.y[:, 0], step.state.y.unbind(1)
         below = accept & (height < -self.tolerance) & (proposal.h > 0)
         # the parabola through both heights with the start's slope meets the ground here
