@@ -27,7 +27,9 @@ class Event:
     The condition g is looked at at the end of every accepted step and at three points between, a quarter of the step
     apart: where its sign has changed, the step is taken again up to the root, found to rounding. Two changes of sign
     between neighbouring points are not seen: bound the steps with ``ss.PID(dt_max=)`` where they may be so close. A
-    condition that is zero at the start, or behind an event, counts as being on the side to which it moves.
+    condition that is zero at the start, or behind an event, counts as being on the side to which it moves; one that
+    rests there, as being on that where it is next seen. The right-hand side is evaluated beyond the surface, too, as
+    far as a step goes.
 
     Times and states of events are differentiable (once): with g(t*, y*) = 0,
 
