@@ -8,7 +8,10 @@ from sdesolve.methods.rosenbrock import Rosenbrock, Tableau
 def _rosenbrock23() -> Tableau:
     """In the paper's stages h k_1 = u_1 / d, h k_2 = (u_1 + u_2) / d, h k_3 = (2 u_1 + e_32 u_2 + u_3) / d:
     y_1 = y + h k_2,  the other solution, of order 3, is y_1 + h (k_1 - 2 k_2 + k_3) / 6,  and
-    y(theta) = y + h (theta (1 - theta) k_1 + theta (theta - 2 d) k_2) / (1 - 2 d)."""
+    y(theta) = y + h (theta (1 - theta) k_1 + theta (theta - 2 d) k_2) / (1 - 2 d).
+
+    Steps go on from the solution of lower order, which is the L-stable one: as the error of a step is of order h^3 and
+    that of the solution of order h^2, the latter falls with the tolerance to the power 2/3."""
     root = 2**0.5
     d, e32 = 1 / (2 + root), 6 + root
     g = 1 / d
@@ -34,7 +37,8 @@ ROSENBROCK23 = Rosenbrock(
 
 
 def _rodas5p() -> Tableau:
-    """y(theta) = (1 - theta) y + theta (y_1 + (1 - theta) (p_1 + theta p_2 + theta^2 p_3)), p_j = sum_i h_ji u_i."""
+    """y(theta) = (1 - theta) y + theta (y_1 + (1 - theta) (p_1 + theta p_2 + theta^2 p_3)), p_j = sum_i h_ji u_i. Both
+    solutions are stiffly accurate; of linear equations with constant coefficients the first has order 6."""
     last = (-7.502846399306121, 2.561846144803919, -11.627539656261098, -0.18268767659942256, 0.030198172008377946)
     b = (*last, 1.0, 1.0, 1.0)
     p1, p2, p3 = (

@@ -113,6 +113,16 @@ def test_rodas5p_is_stiffly_accurate_and_so_is_its_embedded_method():
     close(classical.alpha[-2:].sum(1), 1)
 
 
+def test_rodas5p_has_order_six_for_linear_equations_with_constant_coefficients():
+    """R(z) = 1 + sum_p b beta^(p-1) 1 z^p agrees with exp(z)."""
+    classical = Classical("rodas5p")
+    power = np.ones(8)
+    for p in range(1, 7):
+        assert abs(classical.b @ power - 1 / math.factorial(p)) < 1e-13
+        power = classical.beta @ power
+    assert abs(classical.b @ power - 1 / math.factorial(7)) > 1e-6
+
+
 def growth(name, z):
     """R(z) = 1 + z b (I - z beta)^-1 1."""
     classical = Classical(name)
