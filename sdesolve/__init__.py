@@ -13,6 +13,7 @@ from sdesolve.problem import ODE, SDE, Problem, time_reversed
 from sdesolve.semilinear import Semilinear
 from sdesolve.solution import Solution, Stats, Status
 from sdesolve.solve import solve
+from sdesolve.split import SplitODE
 from sdesolve.state import batch_time
 from sdesolve.step_size import PID
 
@@ -34,6 +35,7 @@ __all__ = [
     "Solution",
     "SolveError",
     "SolveInterrupted",
+    "SplitODE",
     "Stats",
     "Status",
     "batch_time",

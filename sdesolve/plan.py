@@ -181,6 +181,9 @@ class FixedPlan:
         if interrupted:
             steps_done = int(run.place.max(initial=-1) >= 0) and int(self.table.saves[run.place >= 0].max())
             taken = taken.clamp(max=steps_done)
+        spent = taken * method.evaluations(dense=self.dense)
+        if run.end is not None and run.end.evaluations is not None:
+            spent = run.end.evaluations
         status, reached = None, torch.as_tensor(self.ts[0]).expand(spec.batch)
         if not torch._C._functorch.is_functorch_wrapped_tensor(ys):
             status, reached = self._status(ys.detach(), run, interrupted)
@@ -189,7 +192,7 @@ class FixedPlan:
             status,
             taken.expand(spec.batch),
             torch.zeros_like(taken).expand(spec.batch),
-            (taken * method.evaluations(dense=self.dense) + method.first_evaluations).expand(spec.batch),
+            (spent + method.first_evaluations).expand(spec.batch),
             (taken * method.evaluations_of_diffusion(self.system, self.channels)).expand(spec.batch),
             reached,
             self._dense(run) if self.dense and not interrupted else None,
@@ -353,6 +356,9 @@ class AdaptivePlan:
         if apart is not None:
             status = torch.where((carry.status == Status.SUCCESS) & apart, int(Status.DREW_APART), carry.status)
             carry = carry._replace(status=status)
+        spent = (accepted + rejected) * method.evaluations(dense=loop.dense, error=True)
+        if carry.evaluations is not None:
+            spent = carry.evaluations
         reached = torch.as_tensor(self.ts[-1], device=spec.device).expand(spec.batch)
         if bool(failed(carry.status).any()):
             idle = torch.zeros(loop.clock.lanes, dtype=torch.bool, device=spec.device)
@@ -364,7 +370,7 @@ class AdaptivePlan:
             carry.status,
             accepted,
             rejected,
-            (accepted + rejected) * method.evaluations(dense=loop.dense, error=True) + extra[0],
+            spent + extra[0],
             (accepted + rejected) * method.evaluations_of_diffusion(self.system, self.channels, error=True) + extra[1],
             reached,
             self._dense(loop, records) if records else None,

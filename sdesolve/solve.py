@@ -71,7 +71,7 @@ def solve(
 
     Parameters
     ----------
-    problem : an :class:`ODE`, :class:`SDE`, :class:`Semilinear` or :class:`Langevin`.
+    problem : an :class:`ODE`, :class:`SDE`, :class:`SplitODE`, :class:`Semilinear` or :class:`Langevin`.
     y0 : start state, (batch, *state), or a pytree of such tensors; with ``batched=False`` in the problem, one
         trajectory without the batch dimension. float32, float64 (ODEs: complex too); dtype and device are kept.
     ts : output times, (T,), or (batch, T) for times of each trajectory's own; strictly monotone, forwards or backwards.
@@ -82,9 +82,9 @@ def solve(
         are taken with ``"direct"`` and ``"checkpoint"``, otherwise those of the equation, right up to the error of the
         solve.
     method : name or method object; ``python -m sdesolve methods`` lists them. Default: ``"tsit5"`` for an ODE,
-        ``"baoab"`` for Langevin dynamics, ``"exponential_heun"`` for a Semilinear problem; for an SDE by calculus,
-        noise, additivity and stiffness, as it says of itself (:func:`sdesolve.methods.default`). Where fixed steps are
-        too long for it at the start, a UserWarning says so.
+        ``"baoab"`` for Langevin dynamics, ``"exponential_heun"`` for a Semilinear problem, ``"kencarp4"`` for a
+        SplitODE; for an SDE by calculus, noise, additivity and stiffness, as it says of itself
+        (:func:`sdesolve.methods.default`). Where fixed steps are too long for it at the start, a UserWarning says so.
     dt : fixed steps: each output interval gets ceil(gap/dt) equal steps. With tolerances or a controller it is the
         first step.
     rtol, atol : adaptive steps. ODE default, without dt: 1e-5 and 1e-7; an SDE needs dt or one of them. If one is given
@@ -377,7 +377,7 @@ def _failure(result: Result, solution: Solution, ids: Tensor, method: Method) ->
         Status.STEP_UNDERFLOW: "The solution may grow without bound there; otherwise loosen rtol and atol (or lower "
         "PID's dt_min), use float64, or name a discontinuity in ss.PID(jumps=).",
         Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol. A stiff problem ends so too: for a stiff SDE take "
-        "implicit_milstein or, where its noise is additive, esdirk_sra; for a stiff ODE there is no method yet.",
+        "implicit_milstein or, where its noise is additive, esdirk_sra; for a stiff ODE kvaerno3 or esdirk54.",
         Status.NOT_CONVERGED: f"Take smaller steps, or more iterations: {_more_iterations(method)}. Newton's "
         "method asks for a drift that torch.func can differentiate.",
         Status.DREW_APART: "Such methods are not stable where an equation forgets its start: solve with "

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from sdesolve.errors import FunctionError
 from sdesolve.problem import SDE, Problem
 from sdesolve.semilinear import Semilinear
+from sdesolve.split import SplitODE
 from sdesolve.state import StateSpec
 
 
@@ -31,6 +32,10 @@ class System:
         self._returned: dict[str, tuple[Tensor, int | None]] = {}
         self._drift: Callable[..., Any] = getattr(problem, problem.functions[0])
         self._diffusion: Any = getattr(problem, self.names[1]) if self.is_sde else None
+        #: of a split problem, the stiff part and the other
+        self.parts: tuple[System, System] | None = None
+        if isinstance(problem, SplitODE):
+            self.parts = System(problem.parts[0], spec), System(problem.parts[1], spec)
 
     @property
     def structure(self) -> Any:
@@ -155,7 +160,9 @@ class System:
         return self.problem.coefficient(name, t, self.spec)
 
     def drift(self, t: Tensor, y: Tensor) -> Tensor:
-        """f(t, y) with y's shape; A y + f(t, y) for a semilinear problem."""
+        """f(t, y) with y's shape; A y + f(t, y) for a semilinear problem, the sum of both for a split one."""
+        if self.parts is not None:
+            return self.parts[0].drift(t, y) + self.parts[1].drift(t, y)
         if not isinstance(self.problem, Semilinear):
             return self.rest(t, y)
         linear = self.coefficient("A", t) * y

@@ -55,9 +55,9 @@ class Backsolve(Way):
         if method is None and system.is_sde and system.calculus == "stratonovich" and not system.additive:
             method = "heun"
         chosen = choose(system, method)
-        if system.is_sde and chosen.may_fail:
+        if chosen.may_fail:
             got = f"'backsolve' with the implicit method {chosen.name!r}"
-            advice = "Heun's steps back are explicit, and not stable where a solve needs implicit ones."
+            advice = "What solutions forget fast, the equation cannot find again backwards."
             raise ValueError(message("adjoint", got, "'direct' or 'checkpoint' with it", advice))
         return chosen
 

@@ -11,10 +11,14 @@ from sdesolve.system import System
 
 
 class State(NamedTuple):
-    """What a step starts from: the state y and what the method keeps between steps (a stage, a Jacobian), or ()."""
+    """What a step starts from: the state y and what the method keeps between steps (a stage, a Jacobian), or ().
+
+    evaluations : (batch,) of the drift up to here, where loops of fixed steps add up what steps report.
+    """
 
     y: Tensor
     cache: tuple[Tensor, ...] = ()
+    evaluations: Tensor | None = None
 
 
 class Increments(NamedTuple):
@@ -44,12 +48,14 @@ class Step(NamedTuple):
     ``error`` has y's shape, None where it was not asked for; ``failed`` is a boolean a trajectory, True where the step
     could not be computed (an iteration that did not converge), None where that cannot happen; ``dense`` are tensors
     c_1, ..., c_p such that  y(t0 + theta h) ~ y + sum_j c_j theta^j, empty where it was not asked for.
+    ``evaluations`` are those of the drift, (batch,), where they differ from step to step.
     """
 
     state: State
     error: Tensor | None = None
     failed: Tensor | None = None
     dense: tuple[Tensor, ...] = ()
+    evaluations: Tensor | None = None
 
 
 class Method:
@@ -79,6 +85,9 @@ class Method:
     first_evaluations : drift evaluations of ``init``, once a solve.
     dense_evaluations : more drift evaluations a step, when ``dense`` is asked for.
     has_dense : whether ``dense`` can be given.
+    reports_evaluations : steps say themselves how often they evaluate the drift; ``drift_evaluations`` is typical.
+    reads_tolerance : ``step`` takes ``tolerance=``, of y's shape: the error of a step that matters in each element.
+        None, as with fixed steps: not known.
     source : where the coefficients stand.
     """
 
@@ -108,6 +117,8 @@ class Method:
     first_evaluations: int = 0
     dense_evaluations: int = 0
     has_dense: bool = False
+    reports_evaluations: bool = False
+    reads_tolerance: bool = False
     source: str
 
     def init(self, system: System, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
