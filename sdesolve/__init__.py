@@ -14,6 +14,7 @@ from sdesolve.problem import ODE, SDE, Problem, time_reversed
 from sdesolve.semilinear import Semilinear
 from sdesolve.solution import Occurrences, Solution, Stats, Status
 from sdesolve.solve import solve
+from sdesolve.split import SplitODE
 from sdesolve.state import batch_time
 from sdesolve.step_size import PID
 
@@ -37,6 +38,7 @@ __all__ = [
     "Solution",
     "SolveError",
     "SolveInterrupted",
+    "SplitODE",
     "Stats",
     "Status",
     "batch_time",

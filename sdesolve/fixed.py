@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sdesolve.brownian.levy import Increment
 from sdesolve.brownian.steps import StepNoise
-from sdesolve.methods.method import Increments, Method, State
+from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.outputs import Recorder
 from sdesolve.step_size import StepTable
 from sdesolve.system import System
@@ -194,7 +194,14 @@ class FixedLoop:
         if self.survey:
             alive = torch.isfinite(y1).reshape(self.system.spec.batch, -1).all(1)
             run.survived = alive.to(torch.int64) + (0 if run.survived is None else run.survived)
-        return State(y1, cache)
+        return State(y1, cache, self._spent(end.evaluations, step, inc))
+
+    def _spent(self, before: Tensor | None, step: Step, inc: Increments) -> Tensor | None:
+        """Evaluations of the drift so far, if steps report them."""
+        if step.evaluations is None:
+            return None
+        mine = step.evaluations if self.table.shared else torch.where(inc.h.reshape(-1) == 0, 0, step.evaluations)
+        return mine if before is None else before + mine
 
     def _followed(self, state: State, inc: Increments, follow: Tensor) -> tuple[State, Increments]:
         """The same step, in which some trajectories are in every respect another one's shadow."""
@@ -204,7 +211,7 @@ class FixedLoop:
             return torch.where(shadow.reshape(-1, *(1,) * (x.ndim - 1)), x.detach().index_select(0, follow), x)
 
         parts = {k: other(x) for k, x in inc._asdict().items() if x is not None and x.ndim}
-        return State(other(state.y), tuple(map(other, state.cache))), inc._replace(**parts)
+        return state._replace(y=other(state.y), cache=tuple(map(other, state.cache))), inc._replace(**parts)
 
     def _save(self, count: int, state: State, run: FixedRun) -> None:
         run.place[self.table.saves == count] = len(run.kept)

@@ -18,7 +18,7 @@ from sdesolve.clock import STRETCH, Clock, ClockState, Proposal
 from sdesolve.lanes import clamp, maximum, where
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.solution import Status
-from sdesolve.step_size import PID, damped, rms, scaled
+from sdesolve.step_size import PID, damped, rms, scaled, tolerated
 from sdesolve.system import System
 
 # plain ints: a compiled comparison of a tensor with an IntEnum's member is not elementwise
@@ -39,6 +39,7 @@ class Carry(NamedTuple):
     status: Tensor  # (batch,)
     accepted: Tensor  # (lanes,)
     rejected: Tensor  # (lanes,)
+    evaluations: Tensor | None = None  # (batch,) of the drift, where steps report them
     watch: Any = None  # what the watcher knows
 
 
@@ -173,7 +174,17 @@ class Loop:
     def start(self, y: Tensor, cache: tuple[Tensor, ...], h: Tensor, status: Tensor) -> Carry:
         zero = torch.zeros(self.clock.lanes, dtype=torch.int64, device=y.device)
         none = torch.zeros(self.clock.lanes, dtype=h.dtype, device=y.device)
-        return Carry(y, cache, self.clock.start(), h, (none,) * self.control.memory, status, zero, zero.clone())
+        memory, spent = (none,) * self.control.memory, None
+        if self.method.reports_evaluations:
+            spent = torch.zeros_like(status)
+        return Carry(y, cache, self.clock.start(), h, memory, status, zero, zero.clone(), evaluations=spent)
+
+    def step(self, state: State, inc: Increments) -> Step:
+        """The method's, with its error."""
+        if not self.method.reads_tolerance:
+            return self.method.step(self.system, state, inc, error=True, dense=self.dense)
+        tolerance: dict[str, Any] = {"tolerance": tolerated(state.y.detach(), None, self.control)}
+        return self.method.step(self.system, state, inc, error=True, dense=self.dense, **tolerance)
 
     def attempt(self, carry: Carry, rest: Tensor | None = None, until: Tensor | None = None) -> Attempt:
         """Try a step. Lanes that have come to landing point ``until`` wait there. Trajectories in ``rest``, (batch,),
@@ -195,7 +206,7 @@ class Loop:
             inc = self.resting(inc, rest)
         elif rest is not None:
             before = followed(before, rest)
-        step = self.method.step(self.system, before, inc, error=True, dense=self.dense)
+        step = self.step(before, inc)
         with torch.no_grad():
             verdict = self._verdict(carry, step, running, active, rest)
         if self.watcher is not None:
@@ -329,7 +340,10 @@ class Loop:
         if a.stale is not None and not fresh:
             renewed = State(state.y, self.method.init(self.system, self.now(a), state.y))
             state = self.choose(self.to_batch(a.stale), renewed, state)
-        taken = a.proposal.h > 0
+        taken, spent = a.proposal.h > 0, carry.evaluations
+        if spent is not None and a.step.evaluations is not None:
+            moved = self.to_batch(taken) & (carry.status == RUNNING)
+            spent = spent + torch.where(moved, a.step.evaluations, 0)
         return Carry(
             state.y,
             state.cache,
@@ -339,6 +353,7 @@ class Loop:
             a.status,
             carry.accepted + (a.accept & taken),
             carry.rejected + (~a.accept & taken),
+            spent,
             a.watch,
         )
 
@@ -347,12 +362,12 @@ class Loop:
         idle = torch.zeros_like(a.accept)
         return self.to_state(self.clock.propose(a.clock, a.h, idle).t0)
 
-    def crossed(self, y: Tensor, point: int, here: Tensor) -> State:
-        """The state on a landing point behind which the right-hand side, or the state, is another one; all trajectories
-        stand there."""
+    def crossed(self, y: Tensor, point: int, here: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The state and the method's cache on a landing point behind which the right-hand side, or the state, is
+        another one; all trajectories stand there."""
         if self.at_landing is not None:
             y = self.at_landing(y, point)
-        return State(y, self.method.init(self.system, here, y))
+        return y, self.method.init(self.system, here, y)
 
     def running(self, carry: Carry) -> Tensor:
         """Whether anyone is still running, 0-d."""

@@ -184,6 +184,9 @@ class FixedPlan:
         if interrupted:
             steps_done = int(run.place.max(initial=-1) >= 0) and int(self.table.saves[run.place >= 0].max())
             taken = taken.clamp(max=steps_done)
+        spent = taken * method.evaluations(dense=self.dense)
+        if run.end is not None and run.end.evaluations is not None:
+            spent = run.end.evaluations
         status, reached = None, torch.as_tensor(self.ts[0]).expand(spec.batch)
         if not torch._C._functorch.is_functorch_wrapped_tensor(ys):
             status, reached = self._status(ys.detach(), run, interrupted)
@@ -192,7 +195,7 @@ class FixedPlan:
             status,
             taken.expand(spec.batch),
             torch.zeros_like(taken).expand(spec.batch),
-            (taken * method.evaluations(dense=self.dense) + method.first_evaluations).expand(spec.batch),
+            (spent + method.first_evaluations).expand(spec.batch),
             (taken * method.evaluations_of_diffusion(self.system, self.channels)).expand(spec.batch),
             reached,
             self._dense(run) if self.dense and not interrupted else None,
@@ -356,19 +359,22 @@ class AdaptivePlan:
         if apart is not None:
             status = torch.where((carry.status == Status.SUCCESS) & apart, int(Status.DREW_APART), carry.status)
             carry = carry._replace(status=status)
+        spent = (accepted + rejected) * method.evaluations(dense=loop.dense, error=True)
+        if carry.evaluations is not None:
+            spent = carry.evaluations
         reached = torch.as_tensor(self.ts[-1], device=spec.device).expand(spec.batch)
         if bool(failed(carry.status).any()):
             idle = torch.zeros(loop.clock.lanes, dtype=torch.bool, device=spec.device)
             reached = loop.to_batch(loop.clock.propose(carry.clock, carry.h, idle).t0)
             if loop.clock.lanes != spec.batch:
                 reached = self._before_failure(ys.detach(), reached)
-        spent: Any = sum((each.spent for each in outputs.happened), extra[0])
+        located: Any = sum((each.spent for each in outputs.happened), extra[0])
         return Result(
             ys,
             carry.status,
             accepted,
             rejected,
-            (accepted + rejected) * method.evaluations(dense=loop.dense, error=True) + spent,
+            spent + located,
             (accepted + rejected) * method.evaluations_of_diffusion(self.system, self.channels, error=True) + extra[1],
             reached,
             self._dense(loop, records) if records else None,

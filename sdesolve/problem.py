@@ -35,7 +35,7 @@ class Problem(nn.Module):
     functions : what messages call the drift and, if there is one, the diffusion.
     given : names of what the user gives.
     noise : form of the noise; None: there is none.
-    additive, commutative, stiff, calculus : see :class:`SDE`; the last is None without noise.
+    additive, commutative, calculus : see :class:`SDE`; the last is None without noise.
 
     Parameters
     ----------
@@ -51,7 +51,6 @@ class Problem(nn.Module):
     noise: str | None = None
     additive: bool = False
     commutative: bool = False
-    stiff: bool = False
     calculus: str | None = None
 
     def __init__(self, *, batched: bool, vectorize: bool, allow_training: bool) -> None:
@@ -159,6 +158,7 @@ class SDE(Problem):
     given: tuple[str, ...] = ("drift", "diffusion")
     noise: str
     calculus: str
+    stiff: bool
     drift: Callable[[Tensor, Any], Any]
     diffusion: Callable[[Tensor, Any], Any]
 

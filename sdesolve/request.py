@@ -29,7 +29,7 @@ def check_problem_type(problem: Any) -> Problem:
     """The problem, if it is one."""
     if not isinstance(problem, Problem) or not problem.functions:
         advice = "Wrap your function: ss.ODE(f), or ss.SDE(drift, diffusion)."
-        accepted = "an sdesolve.ODE, SDE, Semilinear or Langevin"
+        accepted = "an sdesolve.ODE, SDE, SplitODE, Semilinear or Langevin"
         raise TypeError(message("problem", type(problem).__name__, accepted, advice))
     return problem
 

@@ -30,6 +30,7 @@ class Now(NamedTuple):
     memory: tuple[Any, ...]
     accepted: int
     rejected: int
+    evaluations: Tensor | None
 
 
 class SharedClock:
@@ -45,7 +46,9 @@ class SharedClock:
         index, elapsed, h, *memory, accepted, rejected = packed.tolist()
         clock = (np.int64(index), number(elapsed))
         memories = tuple(number(x) for x in memory)
-        self.now = Now(carry.y, carry.cache, clock, number(h), memories, int(accepted), int(rejected))
+        self.now = Now(
+            carry.y, carry.cache, clock, number(h), memories, int(accepted), int(rejected), carry.evaluations
+        )
 
     @staticmethod
     def fits(loop: Loop) -> bool:
@@ -71,6 +74,7 @@ class SharedClock:
             torch.full_like(self.status, SUCCESS if self.finished else RUNNING),
             put(now.accepted),
             put(now.rejected),
+            now.evaluations,
         )
 
     def step(self, outputs: Outputs, records: list[Record] | None, recorder: Recorder | None = None) -> bool:
@@ -80,19 +84,20 @@ class SharedClock:
             return False
         proposal: Any = real.propose(now.clock, now.h, _YES)  # type: ignore[arg-type]
         times = self._times(proposal.t0, proposal.t1, real.direction * proposal.h)
-        step = loop.method.step(
-            loop.system, State(now.y, now.cache), Increments(*times.unbind()), error=True, dense=loop.dense
-        )
+        step = loop.step(State(now.y, now.cache), Increments(*times.unbind()))
         worst = self._worst(step)
         accept = worst <= 1
         h, memory, tiny = loop.sizes(real, now, proposal, worst, accept, _YES)
         if tiny:
             return False
         clock: Any = real.advance(now.clock, proposal, accept)
+        spent = now.evaluations
+        if spent is not None and step.evaluations is not None:
+            spent = spent + step.evaluations
         if not accept:
-            self.now = now._replace(clock=clock, h=h, memory=memory, rejected=now.rejected + 1)
+            self.now = now._replace(clock=clock, h=h, memory=memory, rejected=now.rejected + 1, evaluations=spent)
             return True
-        y, cache = step.state
+        y, cache = step.state.y, step.state.cache
         inside = None
         ends = [real.now(x) for x in (now.clock, clock)]
         if outputs.between is not None:
@@ -120,7 +125,7 @@ class SharedClock:
             records.append(Record(t0, t1 - t0, now.y, step.dense, self._everyone()))
         if recorder is not None:
             recorder.add(State(y, cache), round)
-        self.now = Now(y, cache, clock, h, memory, now.accepted + 1, now.rejected)
+        self.now = Now(y, cache, clock, h, memory, now.accepted + 1, now.rejected, spent)
         return True
 
     def _everyone(self) -> Tensor:

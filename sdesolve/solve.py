@@ -75,7 +75,7 @@ def solve(
 
     Parameters
     ----------
-    problem : an :class:`ODE`, :class:`SDE`, :class:`Semilinear` or :class:`Langevin`.
+    problem : an :class:`ODE`, :class:`SDE`, :class:`SplitODE`, :class:`Semilinear` or :class:`Langevin`.
     y0 : start state, (batch, *state), or a pytree of such tensors; with ``batched=False`` in the problem, one
         trajectory without the batch dimension. float32, float64 (ODEs: complex too); dtype and device are kept.
     ts : output times, (T,), or (batch, T) for times of each trajectory's own; strictly monotone, forwards or backwards.
@@ -86,9 +86,9 @@ def solve(
         are taken with ``"direct"`` and ``"checkpoint"``, otherwise those of the equation, right up to the error of the
         solve.
     method : name or method object; ``python -m sdesolve methods`` lists them. Default: ``"tsit5"`` for an ODE,
-        ``"baoab"`` for Langevin dynamics, ``"exponential_heun"`` for a Semilinear problem; for an SDE by calculus,
-        noise, additivity and stiffness, as it says of itself (:func:`sdesolve.methods.default`). Where fixed steps are
-        too long for it at the start, a UserWarning says so.
+        ``"baoab"`` for Langevin dynamics, ``"exponential_heun"`` for a Semilinear problem, ``"kencarp4"`` for a
+        SplitODE; for an SDE by calculus, noise, additivity and stiffness, as it says of itself
+        (:func:`sdesolve.methods.default`). Where fixed steps are too long for it at the start, a UserWarning says so.
     dt : fixed steps: each output interval gets ceil(gap/dt) equal steps. With tolerances or a controller it is the
         first step.
     rtol, atol : adaptive steps. ODE default, without dt: 1e-5 and 1e-7; an SDE needs dt or one of them. If one is given

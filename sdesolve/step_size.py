@@ -253,11 +253,16 @@ def _power(x: Tensor, exponent: float) -> Tensor:
 
 def scaled(error: Tensor, y: Tensor, y1: Tensor | None, control: PID) -> Tensor:
     """error / (atol + rtol max(|y|, |y1|)), elementwise; no error is within a tolerance of 0."""
+    return error / tolerated(y, y1, control)
+
+
+def tolerated(y: Tensor, y1: Tensor | None, control: PID) -> Tensor:
+    """atol + rtol max(|y|, |y1|), elementwise."""
     size = y.abs() if y1 is None else torch.maximum(y.abs(), y1.abs())
     tolerance, tiny = control.atol + control.rtol * size, torch.finfo(size.dtype).tiny
     if isinstance(control.atol, Tensor) or control.atol < tiny:
         tolerance = tolerance.clamp(min=tiny)
-    return error / tolerance
+    return tolerance
 
 
 def rms(x: Tensor, spec: StateSpec) -> Tensor:

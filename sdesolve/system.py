@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from sdesolve.errors import FunctionError
 from sdesolve.problem import ODE, SDE, Problem
 from sdesolve.semilinear import Semilinear
+from sdesolve.split import SplitODE
 from sdesolve.state import StateSpec
 
 
@@ -36,6 +37,10 @@ class System:
         self._diffusion: Any = getattr(problem, self.names[1]) if self.is_sde else None
         if isinstance(problem, ODE):
             self._jacobian = getattr(problem, "jacobian", None)
+        #: of a split problem, the stiff part and the other
+        self.parts: tuple[System, System] | None = None
+        if isinstance(problem, SplitODE):
+            self.parts = System(problem.parts[0], spec), System(problem.parts[1], spec)
 
     @property
     def structure(self) -> Any:
@@ -156,7 +161,9 @@ class System:
         return self.problem.coefficient(name, t, self.spec)
 
     def drift(self, t: Tensor, y: Tensor) -> Tensor:
-        """f(t, y) with y's shape; A y + f(t, y) for a semilinear problem."""
+        """f(t, y) with y's shape; A y + f(t, y) for a semilinear problem, the sum of both for a split one."""
+        if self.parts is not None:
+            return self.parts[0].drift(t, y) + self.parts[1].drift(t, y)
         if not isinstance(self.problem, Semilinear):
             return self.rest(t, y)
         linear = self.coefficient("A", t) * y

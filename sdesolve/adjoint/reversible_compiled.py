@@ -83,8 +83,9 @@ class CompiledReversibleHeun(CompiledReversible):
         for _, last, entries in stretches_back(self.loop, end, trail.due | set(self.kept)):
             y = restored(trail, last, ys, z)
             if last in self.kept:
-                y, (z, *_) = self.kept[last]
-            y, (z,) = trail.followed(State(y, (z,)))
+                y, z = self.kept[last].y, self.kept[last].cache[0]
+            here = trail.followed(State(y, (z,)))
+            y, z = here.y, here.cache[0]
             pending = Pending.known(y, z, self.example, with_output(trail, at, last, grad))
             for entry in entries:
                 pending = undo_heun_fixed(fields, self.wanted, entry, pending)

@@ -194,7 +194,7 @@ class Chunks:
         split = 1 if parts.layout.shape is not None else 1 + parts.layout.cache
         if spec.batched:
             mark_batch(packed[:split], 0 if parts.layout.shape is None else 1)
-            mark_batch(packed[-1:])
+            mark_batch(packed[-1:], 1)
             if loop.clock.lanes != 1:
                 mark_batch(packed[split:-1], 1)
         given = self._inputs(point, begins=carry is None)

@@ -139,7 +139,7 @@ def run_chunk(parts: Parts, inputs: Inputs, packed: tuple[Tensor, ...]) -> tuple
     whether anyone runs, whether anyone has failed); with records, the number of rows of each lane and the packed state
     before them; and the carry."""
     layout = parts.layout
-    loop = parts.loop(inputs, packed[-1].shape[0])
+    loop = parts.loop(inputs, packed[-1].shape[1])
     start = tuple(x.clone() for x in packed) if inputs.begin is None else _begin(parts, loop, inputs.begin, packed)
     if parts.recorded:
         before, after = _recorded(parts, loop, inputs, start)

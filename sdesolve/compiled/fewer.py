@@ -95,8 +95,8 @@ def put_back(carry: Carry, lanes: Tensor, part: Carry) -> Carry:
 
 def _each(do: Callable[..., Tensor], *carries: Carry) -> Carry:
     """A carry of what is done with each tensor."""
-    columns = zip(*(carry[:-1] for carry in carries), strict=True)  # no watcher is here
-    made: Any = (tuple(map(do, *x)) if isinstance(x[0], tuple) else do(*x) for x in columns)
+    parts = zip(*carries, strict=True)
+    made: Any = (tuple(map(do, *x)) if isinstance(x[0], tuple) else x[0] if x[0] is None else do(*x) for x in parts)
     return Carry(*made)
 
 

@@ -233,8 +233,14 @@ class _Chunk:
             records = tuple(x.new_empty((max(run.last - run.first, 2), *x.shape)) for x in packed)
         parts.mark(packed, records, run.drawn)
         inputs = inputs._replace(records=records)
+        spent: Tensors = ()
+        if parts.method.reports_evaluations:
+            none = torch.zeros(self.spec.batch, dtype=torch.int64, device=self.spec.device)
+            spent = (none if state.evaluations is None else state.evaluations.clone(),)
+            mark_batch(spent)
         chunk = graph(("fixed", *parts.key, len(records)), _chunk, self.spec.device)
-        state = parts.unpack(tuple(chunk(parts, inputs, packed)))
+        out = tuple(chunk(parts, inputs, (*packed, *spent)))
+        state = parts.unpack(out[: len(packed)])._replace(evaluations=out[-1] if spent else None)
         if self.tape is not None:
             self.tape.append(Entry(parts, inputs, run.offset + run.last))
         return state
@@ -269,8 +275,11 @@ def _chunk(parts: Parts, inputs: Inputs, start: Tensors) -> Tensors:
         for buffer, x in zip(inputs.records, packed, strict=False):
             buffer.index_copy_(0, (k - inputs.first).reshape(1), x[None])
         inc = Increments(row(times, k), row(times, k + 1), row(steps, k), *noise)
-        step = parts.method.step(system, parts.unpack(packed), inc)
-        return parts.pack(step.state if step.failed is None else without_failed(system, step.state, step.failed))
+        held, spent = (packed[:-1], packed[-1:]) if parts.method.reports_evaluations else (packed, ())
+        step = parts.method.step(system, parts.unpack(held), inc)
+        state = step.state if step.failed is None else without_failed(system, step.state, step.failed)
+        new = step.evaluations
+        return (*parts.pack(state), *(x if new is None else x + new for x in spent))
 
     return walk(parts, inputs, visit, start)
 

@@ -60,17 +60,20 @@ class Layout:
 
     shape : of a trajectory where states are carried as components, else None. cache : number of tensors in the method's
     cache. clock : for each tensor of the clock, whether it is real. memory : numbers that the controller remembers.
+    counted : steps report their evaluations.
     """
 
     shape: tuple[int, ...] | None
     cache: int
     clock: tuple[bool, ...]
     memory: int
+    counted: bool = False
 
     @staticmethod
     def of(carry: Carry, spec: StateSpec) -> Layout:
         shape = spec.per_trajectory if few_components(spec, carry.cache) else None
-        return Layout(shape, len(carry.cache), tuple(x.is_floating_point() for x in carry.clock), len(carry.memory))
+        kinds = tuple(x.is_floating_point() for x in carry.clock)
+        return Layout(shape, len(carry.cache), kinds, len(carry.memory), carry.evaluations is not None)
 
     def room(self, spec: StateSpec, lanes: int, caches: tuple[tuple[int, ...], ...]) -> tuple[Tensor, ...]:
         """Tensors of the shapes of a packed carry; caches : shapes of the tensors of a method's cache, behind the
@@ -83,21 +86,28 @@ class Layout:
             held = [new(((1 + self.cache) * prod(self.shape), spec.batch), spec.dtype)]
         reals = new((sum(self.clock) + 1 + self.memory, lanes), spec.time_dtype)
         integers = new((len(self.clock) - sum(self.clock) + 2, lanes), torch.int64)
-        return (*held, reals, integers, new(spec.batch, torch.int64))
+        return (*held, reals, integers, new((1 + self.counted, spec.batch), torch.int64))
 
     def pack(self, carry: Carry) -> tuple[Tensor, ...]:
-        """New tensors: those of the state, reals and integers of the lanes, status."""
+        """New tensors: those of the state, reals and integers of the lanes, integers of the trajectories."""
         held = pack_states((carry.y, *carry.cache), self.shape)
         real = [x for x, kind in zip(carry.clock, self.clock, strict=True) if kind]
         whole = [x for x, kind in zip(carry.clock, self.clock, strict=True) if not kind]
         reals = torch.stack([*real, carry.h, *carry.memory])
-        return (*held, reals, torch.stack([*whole, carry.accepted, carry.rejected]), carry.status.clone())
+        spent = () if carry.evaluations is None else (carry.evaluations,)
+        return (
+            *held,
+            reals,
+            torch.stack([*whole, carry.accepted, carry.rejected]),
+            torch.stack([carry.status, *spent]),
+        )
 
     def unpack(self, packed: tuple[Tensor, ...]) -> Carry:
         """The reverse."""
-        *held, reals, integers, status = packed
+        *held, reals, integers, own = packed
+        status, *spent = own.unbind(0)
         states = unpack_states(tuple(held), self.shape)
         real, whole = iter(reals.unbind(0)), iter(integers.unbind(0))
         clock = tuple(next(real if kind else whole) for kind in self.clock)
         h, memory = next(real), tuple(islice(real, self.memory))
-        return Carry(states[0], tuple(states[1:]), clock, h, memory, status, next(whole), next(whole))
+        return Carry(states[0], tuple(states[1:]), clock, h, memory, status, next(whole), next(whole), *spent)

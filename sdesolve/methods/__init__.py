@@ -1,6 +1,7 @@
 """How one step is taken, one file a family; all methods by name, and the choice of one for a problem."""
 
 from sdesolve.methods.choice import choose, default
+from sdesolve.methods.esdirk_tableaus import ESDIRK54, TRBDF2, BackwardEuler, KenCarp4, Kvaerno3
 from sdesolve.methods.implicit import ImplicitEuler, ImplicitMilstein
 from sdesolve.methods.implicit_additive import ImplicitAdditive
 from sdesolve.methods.method import Increments, Method, State, Step
@@ -11,13 +12,18 @@ from sdesolve.methods.rosenbrock import Rosenbrock
 from sdesolve.methods.runge_kutta import RungeKutta, Tableau
 
 __all__ = [
+    "ESDIRK54",
     "METHODS",
     "PROBLEMS",
+    "TRBDF2",
+    "BackwardEuler",
     "Coupled",
     "ImplicitAdditive",
     "ImplicitEuler",
     "ImplicitMilstein",
     "Increments",
+    "KenCarp4",
+    "Kvaerno3",
     "Method",
     "Milstein",
     "Rosenbrock",

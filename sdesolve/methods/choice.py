@@ -55,6 +55,7 @@ def default(system: System) -> str:
     ================================  ================================  ====================
     Langevin                          baoab                             the same
     Semilinear                        exponential_heun                  the same
+    SplitODE                          kencarp4                          the same
     ODE                               tsit5                             the same
     SDE, additive                     sosra                             esdirk_sra
     Ito, diagonal or scalar           sosri                             implicit_milstein
@@ -67,10 +68,11 @@ def default(system: System) -> str:
     Diagonal and scalar noise commute. It depends on what the problem says of itself, not on values, so that a
     trajectory is the same in any batch.
     """
-    kind, stiff = system.problem.kind, system.problem.stiff
-    made = {"Langevin": "baoab", "Semilinear": "exponential_heun", "ODE": "tsit5"}
+    kind = system.problem.kind
+    made = {"Langevin": "baoab", "Semilinear": "exponential_heun", "SplitODE": "kencarp4", "ODE": "tsit5"}
     if kind in made:
         return made[kind]
+    stiff = bool(system.problem.stiff)
     if system.additive:
         return "esdirk_sra" if stiff else "sosra"
     if _commutes(system):

@@ -11,10 +11,14 @@ from sdesolve.system import System
 
 
 class State(NamedTuple):
-    """What a step starts from: the state y and what the method keeps between steps (a stage, a Jacobian), or ()."""
+    """What a step starts from: the state y and what the method keeps between steps (a stage, a Jacobian), or ().
+
+    evaluations : (batch,) of the drift up to here, where loops of fixed steps add up what steps report.
+    """
 
     y: Tensor
     cache: tuple[Tensor, ...] = ()
+    evaluations: Tensor | None = None
 
 
 class Increments(NamedTuple):
@@ -45,6 +49,7 @@ class Step(NamedTuple):
     could not be computed (an iteration that did not converge), None where that cannot happen; ``dense`` are tensors
     c_1, ..., c_p such that  y(t0 + theta h) ~ y + sum_j c_j theta^j, empty where it was not asked for. ``coarse`` is a
     second estimate, of lower order, by which the first is damped (`sdesolve.step_size.damped`), None: there is none.
+    ``evaluations`` are those of the drift, (batch,), where they differ from step to step.
     """
 
     state: State
@@ -52,6 +57,7 @@ class Step(NamedTuple):
     failed: Tensor | None = None
     dense: tuple[Tensor, ...] = ()
     coarse: Tensor | None = None
+    evaluations: Tensor | None = None
 
 
 class Method:
@@ -81,6 +87,9 @@ class Method:
     first_evaluations : drift evaluations of ``init``, once a solve.
     dense_evaluations : more drift evaluations a step, when ``dense`` is asked for.
     has_dense : whether ``dense`` can be given.
+    reports_evaluations : steps say themselves how often they evaluate the drift; ``drift_evaluations`` is typical.
+    reads_tolerance : ``step`` takes ``tolerance=``, of y's shape: the error of a step that matters in each element.
+        None, as with fixed steps: not known.
     source : where the coefficients stand.
     """
 
@@ -110,6 +119,8 @@ class Method:
     first_evaluations: int = 0
     dense_evaluations: int = 0
     has_dense: bool = False
+    reports_evaluations: bool = False
+    reads_tolerance: bool = False
     source: str
 
     def init(self, system: System, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:

@@ -10,6 +10,9 @@ implicit function theorem,
     dz = M^-1 (da + f ds + s (df/dt dt + df/dp dp));
 
 each such correction is right in one derivative more than what it starts from, so the second one has second derivatives.
+
+`root` takes a Jacobian at each correction. A `Chord`, for the stages of one step, has one M for all of them: simplified
+Newton, whose corrections shrink by a rate that it measures, and stops by (Hairer & Wanner II, IV.8).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -123,6 +126,180 @@ def root(system: System, t: Tensor, a: Tensor, s: Tensor, guess: Tensor, iterati
     return Root(torch.where(known, base + moved + change, rest), change, finite & ~done, linear)
 
 
+class Slope(NamedTuple):
+    """What a `Chord` found.
+
+    k : f(t, a + s k), of the state's shape; the last finite iterate where it failed. factor : (batch,) the last
+    correction times this estimates the error that is left. rate : (batch,) the largest at which corrections shrank so
+    far. failed : (batch,). evaluations : (batch,) of f so far.
+    """
+
+    k: Tensor
+    factor: Tensor
+    rate: Tensor
+    failed: Tensor
+    evaluations: Tensor
+
+
+#: of the error that matters, what a stage may leave; where nothing is controlled, corrections that shrink to less than
+#: this part have Jacobians of their own
+KAPPA, SLOW = 0.02, 0.2
+
+
+@dataclass(frozen=True)
+class Chord:
+    """Simplified Newton for the stages of a step,  k <- k - M^-1 (k - f(t, a + s k)),  with one M = I - s J.
+
+    The m-th correction moves a + s k by d_m; |d| is the root mean square of d / scale over a trajectory's elements, and
+    theta = |d_m| / |d_m-1|. It is the last one where  theta / (1 - theta) |d_m| <= KAPPA  (Hairer & Wanner II,
+    (IV.8.10); the factor counts as 1 where it is larger). With the first correction stands the factor of the stage
+    before to the power 0.8. A trajectory that is done, or has failed, changes no more.
+
+    controlled : the scale is that of an error control. The iteration then fails where theta >= 1, or where the
+    corrections that are left will not do (IV.8.11), as a shorter step is cheaper; and the solution is the same whether
+    or not derivatives are wanted. Otherwise each correction has a Jacobian of its own as soon as one has shrunk too
+    little, and the iteration fails where more than eps^-0.3 KAPPA is left in the end.
+    jacobian, linear : J and M. scale : of the state's shape. safe : a state to evaluate f at instead of one that
+    failed. iterations : at most.
+    """
+
+    system: System
+    jacobian: Tensor
+    linear: Linear
+    scale: Tensor
+    safe: Tensor
+    iterations: int
+    controlled: bool
+
+    def __call__(self, t: Tensor, a: Tensor, s: Tensor, guess: Tensor, before: Slope) -> Slope:
+        """k = f(t, a + s k) near a guess, behind another stage."""
+        time, base, size = (x.detach() for x in (t, a, s))
+        compiling, graph = torch.compiler.is_compiling(), torch.is_grad_enabled()
+        # compiled steps that differentiate f themselves have no derivatives
+        wanted = not compiling and (not plain_eager() or (graph and any(x.requires_grad for x in (t, a, s))))
+        with torch.no_grad():
+            infinite = torch.full_like(before.factor, torch.inf)
+            held: tuple[Tensor, ...]
+            held = guess.detach(), infinite, before.factor, before.rate, ~before.failed, *before[3:]
+            value = lambda held: self._value(time, base, size, held[0], held[4] & (held[3] > SLOW))
+            if compiling:
+                start = torch.zeros((), dtype=torch.int64, device=a.device), *(x.clone() for x in held)
+                more = lambda n, *held: (n < self.iterations) & held[4].any()
+                body = lambda n, *held: (n + 1, *self._correct(n, *value(held), size, *held))
+                held = tuple(while_loop(more, body, start))[1:]
+            else:
+                for n in range(self.iterations):
+                    if not anyone(held[4]):
+                        break
+                    # any evaluation shows whether f reads tensors of which derivatives are wanted
+                    with torch.set_grad_enabled(graph and n == 0):
+                        f, linear = value(held)
+                    wanted = wanted or f.requires_grad
+                    held = self._correct(n, f.detach(), linear, size, *held)
+            k, last, factor, rate, going, failed, count = held
+            close = factor * last <= (0.0 if self.controlled else KAPPA * torch.finfo(k.dtype).eps ** -0.3)
+            found = Slope(k, factor, rate, failed | (going & ~close), count)
+        return self._differentiable(t, a, s, found) if wanted else found
+
+    def _value(self, t: Tensor, a: Tensor, s: Tensor, k: Tensor, slow: Tensor) -> tuple[Tensor, Linear]:
+        """f, and M with new Jacobians for those that are slow."""
+        if self.controlled or not (torch.compiler.is_compiling() or anyone(slow)):
+            return self.system.drift(t, a + s * k), self.linear
+        f, jacobian = value_and_jacobian(self.system, t, a + s * k)
+        return f, linear_of(torch.where(slow[:, None, None], jacobian, self.jacobian), s)
+
+    def _correct(
+        self,
+        n: int | Tensor,
+        f: Tensor,
+        linear: Linear,
+        s: Tensor,
+        k: Tensor,
+        last: Tensor,
+        factor: Tensor,
+        rate: Tensor,
+        going: Tensor,
+        failed: Tensor,
+        count: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Of those that are going: k, |d|, factor and rate behind the next correction; who is going on, who has failed,
+        and evaluations."""
+        spec, limits = self.system.spec, torch.finfo(k.dtype)
+        residual = k - f
+        good = residual.reshape(len(going), -1).isfinite().all(1)
+        change = linear.solve(torch.where(spec.expand(going & good), residual, 0.0))
+        norm = _mean_square(self.system, s * change / self.scale)
+        good = good & norm.isfinite()
+        first = last.isinf()
+        theta = torch.where(first, 0.0, norm / last)
+        amplified = torch.where(theta < 1, theta / (1 - theta), torch.inf)
+        bounded = torch.where(first, factor**0.8, amplified).clamp(limits.eps, 1.0)
+        close = good & (norm * bounded <= KAPPA)
+        lost = ~good
+        if self.controlled:
+            left = theta ** (self.iterations - 1 - n) * amplified * norm
+            lost = lost | (~close & ~(left <= KAPPA))
+        moved = going & good
+        return (
+            torch.where(spec.expand(moved), k - change, k),
+            torch.where(moved, norm.clamp(min=limits.tiny), last),
+            torch.where(moved, bounded, factor),
+            torch.where(moved, torch.maximum(rate, theta), rate),
+            going & ~close & ~lost,
+            failed | (going & lost),
+            count + going,
+        )
+
+    def _differentiable(self, t: Tensor, a: Tensor, s: Tensor, found: Slope) -> Slope:
+        """The same with first and second derivatives, by two corrections with M at the solution."""
+        known = self.system.spec.expand(~found.failed)
+        at = lambda k: torch.where(known, a + s * k, self.safe)
+        f, jacobian = value_and_jacobian(self.system, t, at(found.k))
+        linear = Linear.of(_safe(_matrix(jacobian, s.detach()), ~found.failed))
+        k = found.k - linear.solve(torch.where(known, found.k - f, 0.0))
+        f = self.system.drift(t, at(k))
+        k = k - linear.solve(torch.where(known, k - f, 0.0))
+        if self.controlled:
+            k = found.k + (k - k.detach())
+        return found._replace(k=k, evaluations=found.evaluations + DIFFERENTIABLE)
+
+
+def anyone(mask: Tensor) -> bool:
+    """Whether it is true anywhere, on the host; under transforms of torch.func too."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(mask):
+        mask = torch._C._functorch.get_unwrapped(mask)
+    return bool(mask.any())
+
+
+def before_stages(factor: Tensor, evaluations: Tensor) -> Slope:
+    """What the first stage of a step stands behind."""
+    zero = torch.zeros_like(factor)
+    return Slope(zero, factor, zero, zero > 0, evaluations)
+
+
+def linear_of(jacobian: Tensor, s: Tensor) -> Linear:
+    """I - s J, by its factors; the identity where it is not finite."""
+    return factorized(jacobian, s)[0]
+
+
+def size_of(system: System, x: Tensor) -> Tensor:
+    """The largest element of each trajectory, to be broadcast against a state."""
+    return system.spec.expand(_largest(system, x))
+
+
+def refuse_complex(y: Tensor) -> None:
+    """Newton's method is for real states."""
+    if y.is_complex():
+        raise ValueError(
+            message(
+                "y0",
+                f"dtype {y.dtype}",
+                "float32 or float64 with an implicit method",
+                "Hold real and imaginary parts as components of a real state.",
+            )
+        )
+
+
 def value_and_jacobian(system: System, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """f(t, z), and df/dy of each trajectory without a graph, (batch, n, n): as the problem gives it, or by a
     vector-Jacobian product an element. One evaluation of f."""
@@ -163,19 +340,6 @@ def factorized(jacobian: Tensor, s: Tensor) -> tuple[Linear, Tensor]:
     return Linear.of(_safe(matrix, good)), good
 
 
-def refuse_complex(y: Tensor) -> None:
-    """Raise for a complex state, of which f may be no holomorphic function."""
-    if y.is_complex():
-        raise ValueError(
-            message(
-                "y0",
-                f"dtype {y.dtype}",
-                "float32 or float64 with an implicit method",
-                "Hold real and imaginary parts as components of a real state.",
-            )
-        )
-
-
 def _rows(system: System, pull: Callable[[Tensor], tuple[Tensor]], f: Tensor) -> Tensor:
     """df/dy of each trajectory, (batch, n, n), by the vector-Jacobian products of f."""
     shape = system.spec.per_trajectory
@@ -202,3 +366,9 @@ def _safe(matrix: Tensor, good: Tensor) -> Tensor:
 def _largest(system: System, x: Tensor) -> Tensor:
     """Of the absolute values of each trajectory, (batch,)."""
     return x.abs().reshape(-1, prod(system.spec.per_trajectory)).amax(1)
+
+
+def _mean_square(system: System, x: Tensor) -> Tensor:
+    """Root of the mean square of each trajectory, (batch,)."""
+    n = prod(system.spec.per_trajectory)
+    return torch.linalg.vector_norm(x.reshape(-1, n), dim=1) * n**-0.5

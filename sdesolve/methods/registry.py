@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sdesolve.errors import message
+from sdesolve.methods.esdirk_tableaus import STIFF
 from sdesolve.methods.euler_maruyama import EULER_MARUYAMA
 from sdesolve.methods.explicit import EXPLICIT
 from sdesolve.methods.exponential import EXPONENTIAL
@@ -44,6 +45,7 @@ METHODS: dict[tuple[str, str], Method] = {
         *REVERSIBLE,
         *LANGEVIN,
         *EXPONENTIAL,
+        *STIFF,
     )
 }
 

@@ -16,9 +16,9 @@ INFORMATION = {
 
 NOTES = """\
 f + g: evaluations of drift and diffusion a step (while steps adapt, where that is more); *: the first is the last of
-the step before. Orders: "commutative" is diagonal and scalar noise, and general noise with commutative=True; "additive"
-is any noise with additive=True; -: not known. m: Brownian motions of general noise. Asks for: W, increments of the
-path; H, K, its space-time Levy areas; areas, those between its components."""
+the step before; ~: about, as iterations differ. Orders: "commutative" is diagonal and scalar noise, and general noise
+with commutative=True; "additive" is any noise with additive=True; -: not known. m: Brownian motions of general noise.
+Asks for: W, increments of the path; H, K, its space-time Levy areas; areas, those between its components."""
 
 
 def as_table(methods: Sequence[Method]) -> str:
@@ -84,7 +84,13 @@ def _evaluations(method: Method) -> str:
 
     plain, adaptive = cost(False), cost(True)
     more = f" ({adaptive})" if method.error_order is not None and adaptive != plain else ""
-    return plain + more + ("*" if method.first_evaluations else "") + _other_evaluations(method)
+    return (
+        "~" * method.reports_evaluations
+        + plain
+        + more
+        + ("*" if method.first_evaluations else "")
+        + _other_evaluations(method)
+    )
 
 
 def _other_evaluations(method: Method) -> str:

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sdesolve as ss
-from sdesolve.methods import METHODS, Coupled, names
+from sdesolve.methods import METHODS, Coupled, RungeKutta, names
 from sdesolve.methods.reversible import Behind, Increments, State, Taken
 from sdesolve.state import state_spec
 from sdesolve.system import System
 from tests.methods.test_convergence import exact, lengths, slope, whirl
 
 F64 = torch.float64
-EXPLICIT = [name for name in names("ode") if name != "reversible_heun"]
+EXPLICIT = [name for name in names("ode") if isinstance(METHODS["ode", name], RungeKutta)]
 METHODS_ = [METHODS["ode", "reversible_heun"], *(Coupled(METHODS["ode", name], 0.99) for name in EXPLICIT)]
 
 
