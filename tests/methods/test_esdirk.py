@@ -150,16 +150,22 @@ def decay(t, y):
     return torch.stack([-u * u * v, u - v], -1)
 
 
+def forced(t, y):
+    u, v = y.unbind(-1)
+    return torch.stack([v * torch.cos(t), -u], -1) - 0.3 * y**3
+
+
 def errors_of(problem, y0, ts, exact, steps, **options):
     return [float((ss.solve(problem, y0, ts, dt=dt, **options).ys[-1] - exact).abs().max()) for dt in steps]
 
 
 @each
-def test_the_error_falls_with_the_order_on_an_autonomous_problem(method):
-    y0, ts = tensor([1.0, 0.3], [0.5, 2.0]), tensor(0.0, 2.0)
-    exact = ss.solve(ss.ODE(decay), y0, ts, rtol=1e-13, atol=1e-13, method="dopri5").ys[-1]
+@pytest.mark.parametrize("f", [decay, forced], ids=["autonomous", "time-dependent"])
+def test_the_error_falls_with_the_order(method, f):
+    y0, ts = tensor([1.0, 0.3], [0.5, 1.0]), tensor(0.0, 2.0)
+    exact = ss.solve(ss.ODE(f), y0, ts, rtol=1e-13, atol=1e-13, method="dopri5", shared_steps=True).ys[-1]
     steps = [2.0 / n for n in (10, 14, 20, 28, 40)]
-    errors = errors_of(ss.ODE(decay), y0, ts, exact, steps, method=method)
+    errors = errors_of(ss.ODE(f), y0, ts, exact, steps, method=method)
     assert abs(slope(steps, errors) - method.order) < 0.2, errors
 
 
@@ -316,8 +322,7 @@ def test_f_is_never_evaluated_outside_the_span(method):
 
 @each
 def test_dense_output_has_order_four_or_that_of_the_method(method):
-    f = lambda t, y: torch.stack([y[..., 1] * torch.cos(t), -y[..., 0]], -1) - 0.3 * y**3
-    y0, ts = tensor([1.0, 0.3]), tensor(0.0, 2.0)
+    f, y0, ts = forced, tensor([1.0, 0.3]), tensor(0.0, 2.0)
     times = torch.linspace(0, 2, 311, dtype=F64)
     exact = ss.solve(ss.ODE(f), y0, times, rtol=1e-12, atol=1e-12, method="dopri5").ys
     steps = [2.0 / n for n in (10, 14, 20, 28, 40)]
@@ -473,7 +478,7 @@ def test_transforms_go_through_fixed_steps():
 @pytest.mark.traced
 @pytest.mark.parametrize(
     ("method", "options"),
-    [("kvaerno3", {"rtol": 1e-5, "atol": 1e-7}), ("implicit_euler", {"dt": 0.01})],
+    [("trbdf2", {"rtol": 1e-4, "atol": 1e-6}), ("implicit_euler", {"dt": 0.01})],
     ids=["adaptive", "fixed"],
 )
 def test_a_compiled_solve_is_the_eager_one(method, options):
