@@ -8,6 +8,7 @@ from sdesolve import errors, methods, testing
 from sdesolve.adjoint import Backsolve, Checkpoint, Direct, Reversible
 from sdesolve.brownian import BrownianPath
 from sdesolve.errors import CompileError, SolveError, SolveInterrupted
+from sdesolve.hamiltonian import Hamiltonian
 from sdesolve.langevin import Langevin
 from sdesolve.problem import ODE, SDE, Problem, time_reversed
 from sdesolve.semilinear import Semilinear
@@ -27,6 +28,7 @@ __all__ = [
     "Checkpoint",
     "CompileError",
     "Direct",
+    "Hamiltonian",
     "Langevin",
     "Problem",
     "Reversible",

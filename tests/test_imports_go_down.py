@@ -16,7 +16,15 @@ ROOT = Path(__file__).resolve().parent.parent
 # stands for all that is in it; `sdesolve.__init__` is the front of the house and imports the rest.
 FLOORS = [
     {"sdesolve.errors", "sdesolve.state", "sdesolve.capture", "sdesolve.progress", "sdesolve.versions"},
-    {"sdesolve.problem", "sdesolve.semilinear", "sdesolve.langevin", "sdesolve.system", "sdesolve.brownian"},
+    {
+        "sdesolve.problem",
+        "sdesolve.force",
+        "sdesolve.semilinear",
+        "sdesolve.langevin",
+        "sdesolve.hamiltonian",
+        "sdesolve.system",
+        "sdesolve.brownian",
+    },
     {"sdesolve.methods"},
     {
         "sdesolve.loop",

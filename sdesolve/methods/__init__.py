@@ -5,12 +5,13 @@ from sdesolve.methods.implicit import ImplicitEuler, ImplicitMilstein
 from sdesolve.methods.implicit_additive import ImplicitAdditive
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.methods.milstein import Milstein
-from sdesolve.methods.registry import METHODS, PROBLEMS, made_for, names, table
+from sdesolve.methods.registry import METHODS, NOISELESS, PROBLEMS, made_for, names, table
 from sdesolve.methods.reversible import Coupled
 from sdesolve.methods.runge_kutta import RungeKutta, Tableau
 
 __all__ = [
     "METHODS",
+    "NOISELESS",
     "PROBLEMS",
     "Coupled",
     "ImplicitAdditive",

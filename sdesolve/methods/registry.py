@@ -17,6 +17,7 @@ from sdesolve.methods.reversible import REVERSIBLE
 from sdesolve.methods.stochastic_tableaus import STOCHASTIC
 from sdesolve.methods.stratonovich_heun import STRATONOVICH_HEUN
 from sdesolve.methods.stratonovich_tableaus import STRATONOVICH
+from sdesolve.methods.symplectic import SYMPLECTIC
 from sdesolve.methods.table import as_table
 from sdesolve.methods.tamed_euler import TAMED_EULER
 from sdesolve.methods.weak_tableaus import WEAK
@@ -42,11 +43,15 @@ METHODS: dict[tuple[str, str], Method] = {
         *REVERSIBLE,
         *LANGEVIN,
         *EXPONENTIAL,
+        *SYMPLECTIC,
     )
 }
 
 #: what the table can be narrowed down to
-PROBLEMS = ("ode", "sde", "langevin", "semilinear")
+PROBLEMS = ("ode", "sde", "langevin", "semilinear", "hamiltonian")
+
+#: those of them that have neither noise nor calculus
+NOISELESS = ("ode", "hamiltonian")
 
 
 def names(problem: str, made_for: str | None = None) -> list[str]:
@@ -57,7 +62,7 @@ def names(problem: str, made_for: str | None = None) -> list[str]:
 
 
 def made_for(kind: str) -> list[str]:
-    """Names of the methods for problems of one kind alone, ``"Langevin"`` or ``"Semilinear"``."""
+    """Names of the methods for problems of one kind alone, as ``"Langevin"``."""
     return list(dict.fromkeys(method.name for method in METHODS.values() if method.made_for == kind))
 
 
@@ -67,8 +72,9 @@ def table(problem: str | None = None, *, noise: str | None = None, calculus: str
 
     Parameters
     ----------
-    problem : those for ``"ode"`` or ``"sde"``, or those that are made for ``"langevin"`` or ``"semilinear"`` problems,
-        which all methods for additive noise (for a Semilinear without g: all for ODEs) solve as well; default: all.
+    problem : those for ``"ode"`` or ``"sde"``, or those that are made for ``"langevin"``, ``"semilinear"`` or
+        ``"hamiltonian"`` problems, which all methods for additive noise (where there is none: all for ODEs) solve as
+        well; default: all.
     noise, calculus : SDE methods for this noise and in this calculus; default: any.
 
     Raises
@@ -86,8 +92,8 @@ def table(problem: str | None = None, *, noise: str | None = None, calculus: str
         if got not in (None, *accepted):
             raise ValueError(message(argument, repr(got), f"{', '.join(map(repr, accepted))} or None"))
     if noise or calculus:
-        if problem == "ode":
-            raise ValueError(message("problem", "'ode' with noise or calculus", "'sde' or None with these"))
+        if problem in NOISELESS:
+            raise ValueError(message("problem", f"{problem!r} with noise or calculus", "'sde' or None with these"))
         problem = problem or "sde"
     return as_table(
         [
