@@ -6,6 +6,7 @@ from sdesolve.errors import message
 from sdesolve.methods.euler_maruyama import EULER_MARUYAMA
 from sdesolve.methods.explicit import EXPLICIT
 from sdesolve.methods.exponential import EXPONENTIAL
+from sdesolve.methods.exponential_adams import EXPONENTIAL_ADAMS
 from sdesolve.methods.implicit import IMPLICIT
 from sdesolve.methods.implicit_additive import ESDIRK_SRA
 from sdesolve.methods.langevin import LANGEVIN
@@ -43,6 +44,7 @@ METHODS: dict[tuple[str, str], Method] = {
         *REVERSIBLE,
         *LANGEVIN,
         *EXPONENTIAL,
+        *EXPONENTIAL_ADAMS,
         *SYMPLECTIC,
     )
 }
