@@ -9,6 +9,7 @@ from sdesolve.adjoint import Backsolve, Checkpoint, Direct, Reversible
 from sdesolve.brownian import BrownianPath
 from sdesolve.errors import CompileError, SolveError, SolveInterrupted
 from sdesolve.event import Event
+from sdesolve.hamiltonian import Hamiltonian
 from sdesolve.langevin import Langevin
 from sdesolve.problem import ODE, SDE, Problem, time_reversed
 from sdesolve.semilinear import Semilinear
@@ -30,6 +31,7 @@ __all__ = [
     "CompileError",
     "Direct",
     "Event",
+    "Hamiltonian",
     "Langevin",
     "Occurrences",
     "Problem",

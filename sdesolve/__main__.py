@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     listing.add_argument("--noise", choices=NOISES, help="those for SDEs with this noise")
     listing.add_argument("--calculus", choices=CALCULI, help="those for SDEs in this calculus")
     asked = parser.parse_args(arguments)
-    if asked.problem == "ode" and (asked.noise or asked.calculus):
+    if asked.problem in methods.NOISELESS and (asked.noise or asked.calculus):
         listing.error("--noise and --calculus are of SDEs; accepted with them is --problem sde, langevin or semilinear")
     print(methods.table(asked.problem, noise=asked.noise, calculus=asked.calculus))
 

@@ -10,20 +10,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from numbers import Real
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from sdesolve.errors import FunctionError, message
+from sdesolve.errors import message
+from sdesolve.force import Forced
 from sdesolve.problem import CALCULI, SDE, _one_of
 from sdesolve.state import StateSpec
 
-_PAIR = pytree.tree_structure((0, 0))
 
-
-class Langevin(SDE):
+class Langevin(SDE, Forced):
     """dx = v dt,  dv = (F(x) - gamma v) dt + sqrt(2 gamma T) dW  with  F = -grad U.
 
     The state is the tuple (x, v) of positions and velocities, two tensors of one shape. Every SDE method solves it, as
@@ -62,8 +59,7 @@ class Langevin(SDE):
 
     kind = "Langevin"
     given = ("potential", "force", "gamma", "temperature")
-    potential: Any
-    force: Any
+    letters, moving = ("x", "v"), "velocities"
     gamma: float | Tensor
     temperature: float | Tensor
 
@@ -79,17 +75,7 @@ class Langevin(SDE):
         allow_training: bool = False,
     ) -> None:
         super().__init__(additive=True, batched=batched, vectorize=vectorize, allow_training=allow_training)
-        given = {"potential": potential, "force": force}
-        there = [name for name in given if given[name] is not None or callable(getattr(type(self), name, None))]
-        if len(there) != 1:
-            accepted = "one of them: potential(x) -> (batch,), or force(x) of x's shape"
-            raise ValueError(message("potential, force", "both" if there else "neither", accepted))
-        for name, function in given.items():
-            if function is not None and not callable(function):
-                raise TypeError(message(name, type(function).__name__, "a function x -> tensor"))
-            if function is not None or name not in there:
-                setattr(self, name, function)
-        self.by_potential = there == ["potential"]
+        self._take_force(potential, force)
         self._keep("gamma", gamma, positive=True)
         self._keep("temperature", temperature, positive=False)
 
@@ -110,12 +96,7 @@ class Langevin(SDE):
 
     def check_state(self, spec: StateSpec) -> None:
         """Refuse a start that is not a pair (x, v), and coefficients that do not broadcast against x."""
-        accepted = "a tuple (x, v) of positions and velocities, two tensors of one shape"
-        if spec.tree != _PAIR:
-            got = f"a tensor of shape {spec.shape}" if spec.tree is None else f"the structure {spec.tree}"
-            raise TypeError(message("y0", got, accepted, "To start from rest write (x, torch.zeros_like(x))."))
-        if spec.leaves[0] != spec.leaves[1]:
-            raise ValueError(message("y0", f"tensors of shapes {spec.leaves[0]} and {spec.leaves[1]}", accepted))
+        self._check_pair(spec)
         shape = spec.leaves[0][1:] if self.vectorize else spec.leaves[0]
         for name in ("gamma", "temperature"):
             value = getattr(self, name)
@@ -148,34 +129,11 @@ class Langevin(SDE):
         spread = (2 * self.coefficient("gamma", x)).sqrt() * root(self.coefficient("temperature", x))
         return torch.zeros_like(x), spread.expand(v.shape)
 
-    def _force(self, x: Tensor) -> Tensor:
-        """F(x), or minus the gradient of the potential."""
-        if self.by_potential:
-            return -torch.func.grad(self._energy)(x)
-        return _checked("force", self.force(x), tuple(x.shape), x)
-
-    def _energy(self, x: Tensor) -> Tensor:
-        """Of all trajectories together."""
-        shape = tuple(x.shape[:1]) if self.batched and not self.vectorize else ()
-        return _checked("potential", self.potential(x), shape, x).sum()
-
 
 def root(temperature: Tensor) -> Tensor:
     """Square root, whose derivative at 0 counts as 0."""
     warm = temperature > 0
     return torch.where(warm, torch.where(warm, temperature, 1.0).sqrt(), 0.0)
-
-
-def _checked(name: str, out: Any, shape: tuple[int, ...], x: Tensor) -> Tensor:
-    """What a function returned, if it is a tensor of this shape."""
-    if not isinstance(out, Tensor):
-        raise FunctionError(f"{name}: returned {type(out).__name__}; accepted is a torch tensor.")
-    if tuple(out.shape) != shape:
-        what = "one energy a trajectory" if name == "potential" else "x's own shape"
-        raise FunctionError(
-            f"{name}: returned shape {tuple(out.shape)} for x of shape {tuple(x.shape)}; accepted is {shape}, {what}."
-        )
-    return out
 
 
 def _all_right(value: float | Tensor, positive: bool) -> bool:

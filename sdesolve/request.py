@@ -29,7 +29,7 @@ def check_problem_type(problem: Any) -> Problem:
     """The problem, if it is one."""
     if not isinstance(problem, Problem) or not problem.functions:
         advice = "Wrap your function: ss.ODE(f), or ss.SDE(drift, diffusion)."
-        accepted = "an sdesolve.ODE, SDE, SplitODE, Semilinear or Langevin"
+        accepted = "an sdesolve.ODE, SDE, SplitODE, Semilinear, Langevin or Hamiltonian"
         raise TypeError(message("problem", type(problem).__name__, accepted, advice))
     return problem
 
@@ -136,6 +136,11 @@ def read_step(dt: Any) -> float | None:
         advice = "Backwards solves take decreasing ts and a positive dt." if value < 0 else ""
         raise ValueError(message("dt", repr(value), "a positive finite number", advice))
     return value
+
+
+def asks_to_adapt(dt: float | None, rtol: Any, atol: Any, controller: Any) -> bool:
+    """Whether the request is for adaptive steps: whatever is not for fixed ones of dt."""
+    return dt is None or any(x is not None for x in (rtol, atol, controller))
 
 
 def read_control(system: System, method: Method, dt: float | None, rtol: Any, atol: Any, controller: Any) -> PID | None:

@@ -26,6 +26,7 @@ from sdesolve.plan import AdaptivePlan, FixedPlan, Interrupted, Result
 from sdesolve.problem import Problem
 from sdesolve.progress import Report, reporting
 from sdesolve.request import (
+    asks_to_adapt,
     check_brownian,
     check_direction,
     check_events,
@@ -75,7 +76,8 @@ def solve(
 
     Parameters
     ----------
-    problem : an :class:`ODE`, :class:`SDE`, :class:`SplitODE`, :class:`Semilinear` or :class:`Langevin`.
+    problem : an :class:`ODE`, :class:`SDE`, :class:`SplitODE`, :class:`Semilinear`, :class:`Langevin` or
+        :class:`Hamiltonian`.
     y0 : start state, (batch, *state), or a pytree of such tensors; with ``batched=False`` in the problem, one
         trajectory without the batch dimension. float32, float64 (ODEs: complex too); dtype and device are kept.
     ts : output times, (T,), or (batch, T) for times of each trajectory's own; strictly monotone, forwards or backwards.
@@ -87,8 +89,9 @@ def solve(
         solve.
     method : name or method object; ``python -m sdesolve methods`` lists them. Default: ``"tsit5"`` for an ODE,
         ``"baoab"`` for Langevin dynamics, ``"exponential_heun"`` for a Semilinear problem, ``"kencarp4"`` for a
-        SplitODE; for an SDE by calculus, noise, additivity and stiffness, as it says of itself
-        (:func:`sdesolve.methods.default`). Where fixed steps are too long for it at the start, a UserWarning says so.
+        SplitODE, for a Hamiltonian one ``"leapfrog"`` for fixed and ``"tsit5"`` for adaptive steps; for an SDE by
+        calculus, noise, additivity and stiffness, as it says of itself (:func:`sdesolve.methods.default`). Where fixed
+        steps are too long for it at the start, a UserWarning says so.
     dt : fixed steps: each output interval gets ceil(gap/dt) equal steps. With tolerances or a controller it is the
         first step.
     rtol, atol : adaptive steps. ODE default, without dt: 1e-5 and 1e-7; an SDE needs dt or one of them. If one is given
@@ -163,7 +166,7 @@ def solve(
     times, columns, eps = read_times(ts, spec)
     moves = read_moves(times, spec, system)
     step = read_step(dt)
-    chosen = backwards.method(system, method)
+    chosen = backwards.method(system, method, adaptive=asks_to_adapt(step, rtol, atol, controller))
     control = read_control(system, chosen, step, rtol, atol, controller)
     check_events(
         given, system, chosen, control is not None, None if isinstance(backwards, Direct) else adjoint, compile

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from sdesolve.errors import FunctionError
+from sdesolve.hamiltonian import Hamiltonian
 from sdesolve.problem import ODE, SDE, Problem
 from sdesolve.semilinear import Semilinear
 from sdesolve.split import SplitODE
@@ -23,11 +24,12 @@ class System:
     """The drift and diffusion of a problem as functions of internal tensors.
 
     Times are 0-d, or broadcast against the state (``(batch, 1, ..., 1)``) where trajectories have clocks of their own.
+    ``halves`` are the force and the velocity of a Hamiltonian problem as systems, of positions and of momenta alone.
     """
 
     _jacobian: Callable[..., Any] | None = None
 
-    def __init__(self, problem: Problem, spec: StateSpec) -> None:
+    def __init__(self, problem: Problem, spec: StateSpec, half: str | None = None) -> None:
         self.problem, self.spec = problem, spec
         self.is_sde = problem.noise is not None
         self.noise, self.additive, self.calculus = problem.noise, problem.additive, problem.calculus
@@ -41,6 +43,12 @@ class System:
         self.parts: tuple[System, System] | None = None
         if isinstance(problem, SplitODE):
             self.parts = System(problem.parts[0], spec), System(problem.parts[1], spec)
+        self.halves: dict[str, System] = {}
+        if half is not None:
+            self.names, self._drift = (half,), getattr(problem, f"{half}_at")
+        elif isinstance(problem, Hamiltonian):
+            one = StateSpec(spec.batch, spec.batched, spec.leaves[0], spec.dtype, spec.device)
+            self.halves = {name: System(problem, one, name) for name in ("force", "velocity")}
 
     @property
     def structure(self) -> Any:

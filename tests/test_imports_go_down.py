@@ -18,9 +18,11 @@ FLOORS = [
     {"sdesolve.errors", "sdesolve.state", "sdesolve.capture", "sdesolve.progress", "sdesolve.versions"},
     {
         "sdesolve.problem",
+        "sdesolve.force",
         "sdesolve.semilinear",
         "sdesolve.split",
         "sdesolve.langevin",
+        "sdesolve.hamiltonian",
         "sdesolve.system",
         "sdesolve.brownian",
     },

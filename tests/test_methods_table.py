@@ -108,12 +108,13 @@ def test_one_kind_of_problem_is_part_of_the_whole(problem):
     assert read(ss.methods.table(problem)) == {key: row for key, row in TABLE.items() if key[0] == problem}
 
 
-@pytest.mark.parametrize("kind", ["Langevin", "Semilinear"])
+@pytest.mark.parametrize("kind", ["Langevin", "Semilinear", "Hamiltonian"])
 def test_methods_made_for_a_kind_of_problem_are_a_part_of_the_whole(kind):
     made = {key: row for key, row in TABLE.items() if METHODS[key].made_for == kind}
     assert read(ss.methods.table(kind.lower())) == made
     assert {name for _, name in made} == set(ss.methods.made_for(kind))
-    assert {problem for problem, _ in read(ss.methods.table(kind.lower(), noise="diagonal"))} == {"sde"}
+    if kind != "Hamiltonian":
+        assert {problem for problem, _ in read(ss.methods.table(kind.lower(), noise="diagonal"))} == {"sde"}
 
 
 @pytest.mark.parametrize("noise", [None, "diagonal", "general"])
@@ -131,7 +132,11 @@ def test_filters_leave_the_methods_that_fit(noise, calculus):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"problem": "pde"}, "problem: got 'pde'; accepted is 'ode', 'sde', 'langevin', 'semilinear' or None"),
+        (
+            {"problem": "pde"},
+            "problem: got 'pde'; accepted is 'ode', 'sde', 'langevin', 'semilinear', 'hamiltonian' or None",
+        ),
+        ({"problem": "hamiltonian", "noise": "scalar"}, "problem: got 'hamiltonian' with noise or calculus"),
         ({"noise": "white"}, "noise: got 'white'; accepted is 'diagonal', 'scalar', 'general' or None"),
         ({"calculus": "Ito"}, "calculus: got 'Ito'; accepted is 'ito', 'stratonovich' or None"),
         ({"problem": "ode", "noise": "scalar"}, "problem: got 'ode' with noise or calculus; accepted is 'sde' or None"),

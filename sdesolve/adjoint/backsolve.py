@@ -23,11 +23,11 @@ class Backsolve(Way):
     """The continuous adjoint, in memory that does not grow with the steps: gradients that are right up to the error of
     the solve and of one more.
 
-    ODE: the state and its adjoint are solved backwards by the same method (tsit5 instead of an exponential one), once
-    however many outputs there are; with fixed steps by the same steps, otherwise by steps of its own. SDE: along the
-    same Brownian path by the same steps in reverse, with Heun's method for the Stratonovich form of the equation; error
-    of order 1 in the step where the noise commutes (diagonal, scalar, additive), 1/2 where it does not. An equation
-    that forgets its past fast is unstable backwards: there ``"checkpoint"`` is right. One derivative.
+    ODE: the state and its adjoint are solved backwards by the same method (tsit5 instead of one that is made for a kind
+    of problem), once however many outputs there are; with fixed steps by the same steps, otherwise by steps of its own.
+    SDE: along the same Brownian path by the same steps in reverse, with Heun's method for the Stratonovich form of the
+    equation; error of order 1 in the step where the noise commutes (diagonal, scalar, additive), 1/2 where it does not.
+    An equation that forgets its past fast is unstable backwards: there ``"checkpoint"`` is right. One derivative.
 
     Parameters
     ----------
@@ -49,12 +49,12 @@ class Backsolve(Way):
         if not isinstance(self.seminorm, bool):
             raise TypeError(message("seminorm", repr(self.seminorm), "True or False"))
 
-    def method(self, system: System, method: str | Method | None) -> Method:
+    def method(self, system: System, method: str | Method | None, *, adaptive: bool) -> Method:
         """For an SDE whose integral is read backwards by Heun's method, by default that method: the steps of one of
         higher order would be too long for it."""
         if method is None and system.is_sde and system.calculus == "stratonovich" and not system.additive:
             method = "heun"
-        chosen = choose(system, method)
+        chosen = choose(system, method, adaptive=adaptive)
         if chosen.may_fail or isinstance(chosen, Rosenbrock):
             got = f"'backsolve' with the implicit method {chosen.name!r}"
             advice = "Heun's steps back are explicit, and not stable where a solve needs implicit ones."

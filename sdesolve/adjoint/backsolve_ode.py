@@ -120,7 +120,7 @@ def solve_adjoint(
     """dL/dy0 and dL/dp from dL/dys; (T, batch, ...) both. Failed trajectories have no part in it. lifted : the drift as
     a pure function, for a compiled solve. progress : of a solve that did not stop at its outputs."""
     if plan.method.made_for is not None:
-        # the equation of (y, a, dL/dp) is not written as a semilinear one
+        # the equation of (y, a, dL/dp) is not written as a problem of that kind
         plan = replace(plan, method=METHODS["ode", "tsit5"])
     system = AdjointSystem(plan.system, parameters, isinstance(plan, AdaptivePlan) and not plan.shared, lifted, control)
     wrong = status != Status.SUCCESS

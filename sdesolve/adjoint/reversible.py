@@ -58,7 +58,7 @@ class Reversible(Way):
     def __post_init__(self) -> None:
         check_coupling(self.coupling)
 
-    def method(self, system: System, method: str | Method | None) -> Method:
+    def method(self, system: System, method: str | Method | None, *, adaptive: bool) -> Method:
         """The reversible one."""
         read_as_ito = system.is_sde and system.calculus == "ito" and not system.additive
         if method is not None or not read_as_ito:

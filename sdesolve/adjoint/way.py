@@ -28,9 +28,9 @@ class Way:
     #: whether `method` has a default of its own
     own_default = False
 
-    def method(self, system: System, method: str | Method | None) -> Method:
-        """The method that is solved with, for what the user asked for."""
-        return choose(system, method)
+    def method(self, system: System, method: str | Method | None, *, adaptive: bool) -> Method:
+        """The method that is solved with, for what the user asked for, by steps that adapt or do not."""
+        return choose(system, method, adaptive=adaptive)
 
     def refuse(self, system: System, adaptive: bool) -> None:
         """Raise where the options do not suit the problem or its steps."""

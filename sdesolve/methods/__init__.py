@@ -6,7 +6,7 @@ from sdesolve.methods.implicit import ImplicitEuler, ImplicitMilstein
 from sdesolve.methods.implicit_additive import ImplicitAdditive
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.methods.milstein import Milstein
-from sdesolve.methods.registry import METHODS, PROBLEMS, made_for, names, table
+from sdesolve.methods.registry import METHODS, NOISELESS, PROBLEMS, made_for, names, table
 from sdesolve.methods.reversible import Coupled
 from sdesolve.methods.rosenbrock import Rosenbrock
 from sdesolve.methods.runge_kutta import RungeKutta, Tableau
@@ -14,6 +14,7 @@ from sdesolve.methods.runge_kutta import RungeKutta, Tableau
 __all__ = [
     "ESDIRK54",
     "METHODS",
+    "NOISELESS",
     "PROBLEMS",
     "TRBDF2",
     "BackwardEuler",

@@ -8,8 +8,10 @@ from sdesolve.methods.registry import METHODS, names
 from sdesolve.system import System
 
 
-def choose(system: System, method: str | Method | None) -> Method:
+def choose(system: System, method: str | Method | None, *, adaptive: bool = False) -> Method:
     """The method object for a name, a method object, or None, for which see `default`.
+
+    adaptive : whether the steps are to adapt.
 
     Raises
     ------
@@ -19,7 +21,7 @@ def choose(system: System, method: str | Method | None) -> Method:
     kind = "sde" if system.is_sde else "ode"
     able = ", ".join(names(kind, system.problem.kind))
     if method is None:
-        method = default(system)
+        method = default(system, adaptive=adaptive)
     if isinstance(method, str):
         found = METHODS.get((kind, method))
         if found is None:
@@ -47,7 +49,7 @@ def choose(system: System, method: str | Method | None) -> Method:
     return method
 
 
-def default(system: System) -> str:
+def default(system: System, *, adaptive: bool = False) -> str:
     """The name of the method for a problem where none is given.
 
     ================================  ================================  ====================
@@ -56,6 +58,8 @@ def default(system: System) -> str:
     Langevin                          baoab                             the same
     Semilinear                        exponential_heun                  the same
     SplitODE                          kencarp4                          the same
+    Hamiltonian, fixed steps          leapfrog                          the same
+    Hamiltonian, adaptive steps       tsit5                             the same
     ODE                               tsit5                             the same
     SDE, additive                     sosra                             esdirk_sra
     Ito, diagonal or scalar           sosri                             implicit_milstein
@@ -66,12 +70,15 @@ def default(system: System) -> str:
     ================================  ================================  ====================
 
     Diagonal and scalar noise commute. It depends on what the problem says of itself, not on values, so that a
-    trajectory is the same in any batch.
+    trajectory is the same in any batch. Steps of one length keep the structure of a Hamiltonian system; where they are
+    to adapt, which loses it, a method of high order takes the fewest.
     """
     kind = system.problem.kind
     made = {"Langevin": "baoab", "Semilinear": "exponential_heun", "SplitODE": "kencarp4", "ODE": "tsit5"}
     if kind in made:
         return made[kind]
+    if kind == "Hamiltonian":
+        return "tsit5" if adaptive else "leapfrog"
     stiff = bool(system.problem.stiff)
     if system.additive:
         return "esdirk_sra" if stiff else "sosra"

@@ -1,141 +1,21 @@
-"""Exponential methods: dy = (A(t) y + f(t, y)) dt + g(t) dW by variation of constants, exactly but for f.
-
-    y(t1) = exp(L) y(t0) + int exp(L_s) f(s, y(s)) ds + int exp(L_s) g(s) dW(s),    L_s = int_s^t1 A,  L = L_t0
+"""Exponential Runge-Kutta methods: dy = (A(t) y + f(t, y)) dt + g(t) dW by variation of constants, exactly but for f.
 
 exponential_euler    Y   = exp(L) y + psi_1 f(t0, y) + N
 exponential_heun     y_1 = Y + psi_2 (f(t1, Y) - f(t0, y))
+exponential_rk3      see there; ODEs alone
 
-psi_1 = int exp(L_s) ds,    psi_2 = int exp(L_s) (s - t0)/h ds,    N = W (int exp(2 L_s) g^2 ds/h)^(1/2)
-
-For constant A and g and z = A h this is exp(z), h phi_1(z), h phi_2(z) and g phi_1(2 z)^(1/2) W.
+with exp(L), psi_k and N of ``flow.py``.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from sdesolve.methods.flow import NODES, Flow, flow, rest_of
 from sdesolve.methods.method import Increments, Method, State, Step
-from sdesolve.methods.phi import doubled, fitted_weights, integrals_to_end, lagrange, phi, radau_nodes
 from sdesolve.semilinear import Semilinear
 from sdesolve.system import System
-
-#: of a step, as fractions of it, at which A and g are read where they depend on t
-NODES = radau_nodes(4)
-_POLYNOMIALS, _TO_END = lagrange(NODES), integrals_to_end(NODES)
-#: most by which int_s^t1 A may exceed A(t1) (t1 - s): beyond, a step is too long for how fast A changes, unless A is so
-#: negative that only times near t1 matter
-_MOST = 0.5
-
-
-class Flow(NamedTuple):
-    """Of one step: exp(L), psi_1 and psi_2 (None where there is no f), and N/W (None where there is no noise)."""
-
-    decay: Tensor
-    first: Tensor | None
-    second: Tensor | None
-    noise: Tensor | None
-
-
-def flow(system: System, inc: Increments) -> Flow:
-    """What a step multiplies y, f and W with.
-
-    Where A or g depends on t,  exp(L_s) = exp(A(t1) (t1 - s)) R(s)  with a smooth R that is 1 at t1. R, and R^2 g^2 in
-    the variance, are interpolated at four Radau nodes and integrated against the exponential exactly. For smooth A and
-    g the relative errors of exp(L), psi_1 and the variance are O(h^7), that of psi_2 O(h^6). For A h -> -oo only the
-    neighbourhood of t1 is left of the integrals, of which R(t1) = 1 and g(t1) are exact: hence A(t1) in the exponent,
-    not the mean of A, and nodes of which t1 is one. In between, where h A' / A is small but h^2 A' is not, relative
-    errors are O(1 / (A h)).
-    """
-    problem = system.problem
-    assert isinstance(problem, Semilinear)
-    if problem.constant("A") and (not system.is_sde or problem.constant("g")):
-        return _constant(system, problem, inc)
-    h, times = inc.h, _times(inc)
-    rates = [system.coefficient("A", times[-1])] if problem.constant("A") else None
-    if rates is None:
-        rates = [system.coefficient("A", t) for t in times]
-    z = rates[-1] * h
-    exp, phis = torch.exp(z), phi(z, len(NODES))
-    weights = fitted_weights(phis, _POLYNOMIALS)
-    if len(rates) == 1:
-        factors, decay = None, exp
-    else:
-        *partial, total = _integrals(system, problem, inc, times, rates)
-        decay = torch.exp(total)
-        # int_s^t1 (A - A(t1)), which is 0 at the last node
-        away = (x - z * (1 - c) for x, c in zip(partial, NODES[:-1], strict=False))
-        factors = [*(_bounded_exp(x) for x in away), torch.ones_like(z)]
-        weights = [w * r for w, r in zip(weights, factors, strict=True)]
-    first = second = noise = None
-    if problem.f is not None:
-        first = h * sum(weights[1:], weights[0])
-        ramp = [w * c for w, c in zip(weights, NODES, strict=True)]
-        second = h * sum(ramp[1:], ramp[0])
-    if system.is_sde:
-        squares = fitted_weights(doubled(exp, phis), _POLYNOMIALS)
-        if factors is not None:
-            squares = [w * r * r for w, r in zip(squares, factors, strict=True)]
-        noise = _noise(system, problem, times, weights, squares)
-    return Flow(decay, first, second, noise)
-
-
-def _bounded_exp(x: Tensor) -> Tensor:
-    """exp(x), with the real part of x at most _MOST."""
-    return torch.exp(torch.complex(x.real.clamp(max=_MOST), x.imag) if x.is_complex() else x.clamp(max=_MOST))
-
-
-def _constant(system: System, problem: Semilinear, inc: Increments) -> Flow:
-    z = system.coefficient("A", inc.t1) * inc.h
-    exp, phis = torch.exp(z), phi(z, 1 if problem.f is None else 2)
-    first, second = (None, None) if problem.f is None else (inc.h * phis[0], inc.h * phis[1])
-    noise = None
-    if system.is_sde:
-        noise = system.coefficient("g", inc.t1) * torch.sqrt(doubled(exp, phis[:1])[0])
-    return Flow(exp, first, second, noise)
-
-
-def _times(inc: Increments) -> list[Tensor]:
-    """The nodes, between t0 and t1 as rounded."""
-    return [*(inc.t0 + c * (inc.t1 - inc.t0) for c in NODES[:-1]), inc.t1]
-
-
-def _integrals(
-    system: System, problem: Semilinear, inc: Increments, times: list[Tensor], rates: list[Tensor]
-) -> list[Tensor]:
-    """int_s^t1 A from each node but the last, and from t0."""
-    if problem.integral is not None:
-        *others, end = (system.coefficient("integral", t) for t in (*times[:-1], inc.t0, inc.t1))
-        return [end - x for x in others]
-    found = []
-    for row in (*_TO_END[: len(NODES) - 1], _TO_END[-1]):
-        total = rates[0] * row[0]
-        for a, rate in zip(row[1:], rates[1:], strict=True):
-            total = torch.add(total, rate, alpha=a)
-        found.append(inc.h * total)
-    return found
-
-
-def _noise(
-    system: System, problem: Semilinear, times: list[Tensor], weights: list[Tensor], squares: list[Tensor]
-) -> Tensor:
-    """The root of the mean of exp(2 L_s) g^2, with the sign of that of exp(L_s) g, which follows the path of W.
-
-    Where g is 0 in the whole step, the latter stands for the root: its derivative by g is of the right size.
-    """
-    if problem.constant("g"):
-        size = sum(squares[1:], squares[0])
-        good = size > 0
-        root = torch.where(good, torch.sqrt(torch.where(good, size, 1.0)), sum(weights[1:], weights[0]))
-        return system.coefficient("g", times[-1]) * root
-    sizes = [system.coefficient("g", t) for t in times]
-    mean = sum((w * g for w, g in zip(weights[1:], sizes[1:], strict=True)), weights[0] * sizes[0])
-    square = sum((w * g * g for w, g in zip(squares[1:], sizes[1:], strict=True)), squares[0] * sizes[0] * sizes[0])
-    good = square > 0
-    root = torch.sqrt(torch.where(good, square, 1.0))
-    return torch.where(good, torch.where(mean < 0, -root, root), mean)
 
 
 class ExponentialEuler(Method):
@@ -161,7 +41,7 @@ class ExponentialEuler(Method):
         return self.diffusion_evaluations if isinstance(problem, Semilinear) and not problem.constant("g") else 0
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
-        return Step(State(_predicted(system, state.y, inc, flow(system, inc), _rest(system, inc.t0, state.y))))
+        return Step(State(_predicted(system, state.y, inc, flow(system, inc, 1), rest_of(system, inc.t0, state.y))))
 
 
 class ExponentialHeun(ExponentialEuler):
@@ -182,30 +62,57 @@ class ExponentialHeun(ExponentialEuler):
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
         y, by = state.y, flow(system, inc)
-        f0 = _rest(system, inc.t0, y)
+        f0 = rest_of(system, inc.t0, y)
         y1 = _predicted(system, y, inc, by, f0)
-        if f0 is None or by.second is None:
+        if f0 is None:
             return Step(State(y1), torch.zeros_like(y) if error else None)
-        change = by.second * (system.rest(inc.t1, y1) - f0)
+        change = by.moments[1] * (system.rest(inc.t1, y1) - f0)
         return Step(State(y1 + change), change if error else None)
 
 
-def _rest(system: System, t: Tensor, y: Tensor) -> Tensor | None:
-    """f(t, y), None where there is no f."""
-    problem = system.problem
-    assert isinstance(problem, Semilinear)
-    return None if problem.f is None else system.rest(t, y)
+class ExponentialRK3(Method):
+    """Order 3, of an ODE; c = (0, 1/2, 1) and f_i = f(t0 + c_i h, y_i).
+
+    y_2 = exp(L') y + psi_1' f_1,      where primes are of the half step
+    y_3 = exp(L) y + psi_1 f_1 + (4 psi_2' + 2 psi_2) (f_2 - f_1)
+    y_m = exp(L) y + psi_1 f_1 + 2 psi_2 (f_2 - f_1),      y_1 = y_m + (2 psi_3 - psi_2) (f_3 - 2 f_2 + f_1)
+
+    The weights, those of ETD3RK, integrate exp(L_s) times the parabola through the f_i. The factor in y_3 is that of
+    Hochbruck & Ostermann's family (5.8) with gamma = 4: where A is stiff the order stays 3, if f and its derivatives
+    along the solution are not large as A is (that of ETD3RK falls to 2, from smaller errors). The error is the
+    difference to y_m, which has order 2. A that depends on time is read at eight times.
+    """
+
+    name, problem, made_for = "exponential_rk3", "ode", "Semilinear"
+    order, error_order, drift_evaluations = 3.0, 3.0, 3
+    source = "Hochbruck & Ostermann 2005, SINUM 43:1069, (5.8); weights of Cox & Matthews 2002, (25)"
+
+    def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
+        y, middle = state.y, inc.at(0.5)
+        half, whole = flow(system, Increments(inc.t0, middle, 0.5 * inc.h)), flow(system, inc, 3)
+        f1 = rest_of(system, inc.t0, y)
+        if f1 is None:
+            return Step(State(whole.decay * y), torch.zeros_like(y) if error else None)
+        first, second, third = whole.moments
+        f2 = system.rest(middle, half.decay * y + half.moments[0] * f1)
+        euler = whole.decay * y + first * f1
+        f3 = system.rest(inc.t1, euler + (4 * half.moments[1] + 2 * second) * (f2 - f1))
+        bend = (2 * third - second) * (f3 - 2 * f2 + f1)
+        return Step(State(euler + 2 * second * (f2 - f1) + bend), bend if error else None)
 
 
 def _predicted(system: System, y: Tensor, inc: Increments, by: Flow, f0: Tensor | None) -> Tensor:
     """exp(L) y + psi_1 f + N."""
     y1 = by.decay * y
-    if f0 is not None and by.first is not None:
-        y1 = y1 + by.first * f0
+    if f0 is not None:
+        y1 = y1 + by.moments[0] * f0
     if by.noise is not None:
         assert inc.w is not None
         y1 = y1 + system.noise_term(by.noise, inc.w)
     return y1
 
 
-EXPONENTIAL = tuple(method(problem) for problem in ("ode", "sde") for method in (ExponentialEuler, ExponentialHeun))
+EXPONENTIAL = (
+    *(method(problem) for problem in ("ode", "sde") for method in (ExponentialEuler, ExponentialHeun)),
+    ExponentialRK3(),
+)

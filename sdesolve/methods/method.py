@@ -67,7 +67,7 @@ class Method:
     ----------------
     name : as given to ``solve(method=)``.
     problem : ``"ode"`` or ``"sde"``.
-    made_for : ``"Langevin"`` or ``"Semilinear"``: for these problems alone. None: for any.
+    made_for : ``"Langevin"``, ``"Semilinear"`` or ``"Hamiltonian"``: for these problems alone. None: for any.
     order : convergence order for ODEs; the strong order for SDEs, for general noise.
     order_commutative, order_additive : strong order for commutative and for additive noise, where it is higher.
     weak_order, weak_order_commutative, weak_order_additive : the same for the weak order; None: not known.

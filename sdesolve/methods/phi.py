@@ -8,6 +8,7 @@ them here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import factorial
 
 import numpy as np
@@ -89,6 +90,32 @@ def fitted_weights(phis: tuple[Tensor, ...], polynomials: tuple[Row, ...]) -> li
         for k in range(1, len(row)):
             total = torch.add(total, phis[k], alpha=factorial(k) * row[k])
         weights.append(total)
+    return weights
+
+
+def interpolatory_weights(moments: Sequence[Tensor], inverses: Sequence[Tensor]) -> list[Tensor]:
+    """w_0, ..., w_n with  sum_j w_j r(s_j) = int w(s) r(s) ds  for polynomials r of degree n; s_0 = 0, s_j = 1 / v_j.
+
+    moments : int w s^k ds, k = 0, ..., n or more. inverses : v_1, ..., v_n, which differ; tensors that broadcast
+    against the moments. v_j = 0 says that there is no such node: its weight is 0, the others are those without it.
+
+    w_j = int w l_j,      l_0 = prod_i (1 - v_i s),      l_j = v_j s prod_(i != j) (1 - v_i s) v_j / (v_j - v_i)
+    """
+
+    def integral(roots: Sequence[Tensor], k: int) -> Tensor:
+        """int w s^k prod (1 - v s)."""
+        if not roots:
+            return moments[k]
+        return integral(roots[1:], k) - roots[0] * integral(roots[1:], k + 1)
+
+    weights = [integral(inverses, 0)]
+    for j, v in enumerate(inverses):
+        others = [*inverses[:j], *inverses[j + 1 :]]
+        weight = v * integral(others, 1)
+        for other in others:
+            gap = v - other
+            weight = weight * v / torch.where(gap == 0, 1.0, gap)
+        weights.append(weight)
     return weights
 
 

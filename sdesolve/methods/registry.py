@@ -7,6 +7,7 @@ from sdesolve.methods.esdirk_tableaus import STIFF
 from sdesolve.methods.euler_maruyama import EULER_MARUYAMA
 from sdesolve.methods.explicit import EXPLICIT
 from sdesolve.methods.exponential import EXPONENTIAL
+from sdesolve.methods.exponential_adams import EXPONENTIAL_ADAMS
 from sdesolve.methods.implicit import IMPLICIT
 from sdesolve.methods.implicit_additive import ESDIRK_SRA
 from sdesolve.methods.langevin import LANGEVIN
@@ -19,6 +20,7 @@ from sdesolve.methods.rosenbrock_tableaus import ROSENBROCK
 from sdesolve.methods.stochastic_tableaus import STOCHASTIC
 from sdesolve.methods.stratonovich_heun import STRATONOVICH_HEUN
 from sdesolve.methods.stratonovich_tableaus import STRATONOVICH
+from sdesolve.methods.symplectic import SYMPLECTIC
 from sdesolve.methods.table import as_table
 from sdesolve.methods.tamed_euler import TAMED_EULER
 from sdesolve.methods.weak_tableaus import WEAK
@@ -46,11 +48,16 @@ METHODS: dict[tuple[str, str], Method] = {
         *LANGEVIN,
         *EXPONENTIAL,
         *STIFF,
+        *EXPONENTIAL_ADAMS,
+        *SYMPLECTIC,
     )
 }
 
 #: what the table can be narrowed down to
-PROBLEMS = ("ode", "sde", "langevin", "semilinear")
+PROBLEMS = ("ode", "sde", "langevin", "semilinear", "hamiltonian")
+
+#: those of them that have neither noise nor calculus
+NOISELESS = ("ode", "hamiltonian")
 
 
 def names(problem: str, made_for: str | None = None) -> list[str]:
@@ -61,7 +68,7 @@ def names(problem: str, made_for: str | None = None) -> list[str]:
 
 
 def made_for(kind: str) -> list[str]:
-    """Names of the methods for problems of one kind alone, ``"Langevin"`` or ``"Semilinear"``."""
+    """Names of the methods for problems of one kind alone, as ``"Langevin"``."""
     return list(dict.fromkeys(method.name for method in METHODS.values() if method.made_for == kind))
 
 
@@ -71,8 +78,9 @@ def table(problem: str | None = None, *, noise: str | None = None, calculus: str
 
     Parameters
     ----------
-    problem : those for ``"ode"`` or ``"sde"``, or those that are made for ``"langevin"`` or ``"semilinear"`` problems,
-        which all methods for additive noise (for a Semilinear without g: all for ODEs) solve as well; default: all.
+    problem : those for ``"ode"`` or ``"sde"``, or those that are made for ``"langevin"``, ``"semilinear"`` or
+        ``"hamiltonian"`` problems, which all methods for additive noise (where there is none: all for ODEs) solve as
+        well; default: all.
     noise, calculus : SDE methods for this noise and in this calculus; default: any.
 
     Raises
@@ -90,8 +98,8 @@ def table(problem: str | None = None, *, noise: str | None = None, calculus: str
         if got not in (None, *accepted):
             raise ValueError(message(argument, repr(got), f"{', '.join(map(repr, accepted))} or None"))
     if noise or calculus:
-        if problem == "ode":
-            raise ValueError(message("problem", "'ode' with noise or calculus", "'sde' or None with these"))
+        if problem in NOISELESS:
+            raise ValueError(message("problem", f"{problem!r} with noise or calculus", "'sde' or None with these"))
         problem = problem or "sde"
     return as_table(
         [

@@ -50,7 +50,7 @@ def check_problem(
 
     Parameters
     ----------
-    problem : an :class:`ODE`, :class:`SDE` or :class:`Semilinear`.
+    problem : an :class:`ODE`, :class:`SDE`, :class:`Semilinear`, :class:`Langevin` or :class:`Hamiltonian`.
     y0 : a state, as for ``solve``. Several trajectories that differ are several places to look at.
     t : one time, or times to look at; of two or more, a time between the first and the last is added.
     tolerance : changes below it, relative to the number that changes, are rounding. Default: 16 rounding units of y0's

@@ -560,7 +560,7 @@ def test_what_is_below_the_tolerance_is_accepted():
         (
             {"problem": decay},
             TypeError,
-            "problem: got function; accepted is an sdesolve.ODE, SDE, Semilinear or Langevin",
+            "problem: got function; accepted is an sdesolve.ODE, SDE, SplitODE, Semilinear, Langevin or Hamiltonian",
         ),
         ({"y0": [1.0]}, TypeError, "y0: got"),
         ({"y0": torch.tensor([[float("nan")]])}, ValueError, "y0: got NaN or infinity; accepted is finite numbers"),
