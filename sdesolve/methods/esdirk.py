@@ -189,7 +189,7 @@ class ESDIRK(Method):
                 elif self.filtered:
                     estimate = linear.solve(estimate)
         powers = self._dense(h, F, G, state, after) if dense else ()
-        return Step(after, estimate, found.failed, powers, evaluations)
+        return Step(after, estimate, found.failed, powers, evaluations=evaluations)
 
     def _chord(
         self, f: System, jacobian: Tensor, linear: Linear, y: Tensor, slope: Tensor, tolerance: Tensor | None
