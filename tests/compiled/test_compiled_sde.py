@@ -24,7 +24,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", ["heun", pytest.param("sosra", marks=pytest.mark.traced)])
+@pytest.mark.traced
+@pytest.mark.parametrize("name", CASES)
 def test_compiled_adaptive_steps_are_the_eager_ones(name):
     sde, how = CASES[name]
     y0, ts = torch.linspace(0.5, 2, 24, dtype=F64).reshape(12, 2), torch.tensor([0.0, 0.3, 1.0], dtype=F64)
