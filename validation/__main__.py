@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None, sections: Mapping[str, Section]
     with terminal() as shown:
         run = run_sections(picked, Settings(options.quick, options.seed), shown.check, shown.case, options.jobs)
     seconds = time.perf_counter() - start
-    written = write_reports(run, seconds, options.output)
+    written = write_reports(run, seconds, options.output, options.jobs)
     print_summary(run, seconds, [str(path) for path in written])
     return INTERRUPTED if run.interrupted else PASSED if run.passed else FAILED
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 import sdesolve
 from sdesolve.versions import versions
 from validation.check import Check
-from validation.plots import draw, figures, inline_svg
+from validation.plots import figures, images
 from validation.run import Run
 from validation.significance import FALSE_ALARM
 from validation.table import expected, measured, number
@@ -106,17 +106,20 @@ def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def as_html(run: Run, seconds: float) -> str:
-    """The page: verdict, rows and figures by section, details of each check, environment, timings."""
+def as_html(run: Run, seconds: float, jobs: int = 1) -> str:
+    """The page: verdict, rows and figures by section, details of each check, environment, timings. jobs : processes
+    that draw."""
     here = FileSystemLoader(Path(__file__).parent)
     page = Environment(loader=here, autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
     page.filters |= {"expected": expected, "measured": measured, "number": number, "details": _details}
-    sections = []
-    for name in run.sections:
-        checks = [check for check in run.checks if check.section == name]
-        if checks:
-            images = [(title, inline_svg(draw(title, curves))) for title, curves in figures(checks).items()]
-            sections.append({"name": name, "checks": checks, "images": images})
+    found = {name: [check for check in run.checks if check.section == name] for name in run.sections}
+    curves = {name: figures(checks) for name, checks in found.items()}
+    drawn = iter(images([each for named in curves.values() for each in named.items()], jobs))
+    sections = [
+        {"name": name, "checks": checks, "images": [(title, next(drawn)) for title in curves[name]]}
+        for name, checks in found.items()
+        if checks
+    ]
     return page.get_template("report.html.j2").render(
         run=run,
         sections=sections,
@@ -129,10 +132,10 @@ def as_html(run: Run, seconds: float) -> str:
     )
 
 
-def write_reports(run: Run, seconds: float, directory: Path) -> list[Path]:
+def write_reports(run: Run, seconds: float, directory: Path, jobs: int = 1) -> list[Path]:
     """Write report.json and then report.html into a directory, which is made; returns their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     data, page = directory / "report.json", directory / "report.html"
     data.write_text(json.dumps(as_json(run, seconds), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    page.write_text(as_html(run, seconds), encoding="utf-8")
+    page.write_text(as_html(run, seconds, jobs), encoding="utf-8")
     return [data, page]

@@ -1,5 +1,5 @@
 """Compiled stochastic solves beside eager ones: the same path, the same steps, the same law. See `test_fewer` for
-sosri."""
+adaptive steps on clocks of their own."""
 
 import pytest
 import torch
@@ -12,27 +12,17 @@ pytestmark = pytest.mark.compile
 F64 = torch.float64
 TURN = torch.tensor([[0.3, 0.1, 0.0], [-0.2, 0.1, 0.2]], dtype=F64)
 
-CASES = {
-    "sosra": (
-        ss.SDE(lambda t, y: -torch.sin(3 * y), lambda t, y: (1 + t)[..., None] * TURN, noise="general", additive=True),
-        None,
-    ),
-    "heun": (
-        ss.SDE(lambda t, y: -y, lambda t, y: TURN * y[..., None], noise="general", calculus="stratonovich"),
-        {"seed": 4, "shared_steps": True},
-    ),
-}
-
 
 @pytest.mark.traced
-@pytest.mark.parametrize("name", CASES)
-def test_compiled_adaptive_steps_are_the_eager_ones(name):
-    sde, how = CASES[name]
-    y0, ts = torch.linspace(0.5, 2, 24, dtype=F64).reshape(12, 2), torch.tensor([0.0, 0.3, 1.0], dtype=F64)
-    if how is None:  # backwards along a given path whose cells are shorter than the span
-        how, ts = {"brownian": ss.BrownianPath(5, (12, 3), cell=0.25, dtype=F64, levy="space-time")}, ts.flip(0)
+def test_compiled_adaptive_steps_on_a_shared_clock_backwards_along_a_path_are_the_eager_ones():
+    g = lambda t, y: (1 + t)[..., None] * TURN
+    sde = ss.SDE(lambda t, y: -torch.sin(3 * y), g, noise="general", additive=True)
+    y0, ts = torch.linspace(0.5, 2, 24, dtype=F64).reshape(12, 2), torch.tensor([1.0, 0.3, 0.0], dtype=F64)
+    # its cells are shorter than the span
+    path = ss.BrownianPath(5, (12, 3), cell=0.25, dtype=F64, levy="space-time")
     with torch.no_grad():
-        solve = lambda tol, c: ss.solve(sde, y0, ts, method=name, rtol=tol, atol=tol, compile=c, **how)
+        given = {"method": "sosra", "brownian": path, "shared_steps": True}
+        solve = lambda tol, c: ss.solve(sde, y0, ts, rtol=tol, atol=tol, compile=c, **given)
         for tol in (1e-2, 1e-3):
             eager, compiled = solve(tol, False), solve(tol, True)
             torch.testing.assert_close(compiled.ys, eager.ys, rtol=1e-10, atol=1e-10)

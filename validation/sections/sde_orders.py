@@ -181,6 +181,8 @@ def cases(settings: Settings) -> list[Case]:
         for problem in STRONG:
             # of additive noise two forms are enough for methods that are measured on scalar noise anyway
             twice = problem.name == "logarithmic, scalar" and not method.additive_only
+            # what iterates has the noise terms of a method that does not
+            twice = twice or (problem.noise == "scalar" and method.may_fail)
             if settings.quick and (problem.name in LONG or twice):
                 continue
             left_out = (method.name, problem.name) in UNSTABLE | COSTLY
