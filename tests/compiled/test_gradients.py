@@ -223,7 +223,7 @@ BACK = {
     "reversible, general noise off the grid": ("general", "reversible", {"dt": 0.03, "seed": 2}),
     "reversible bosh3": ("ode", ss.Reversible(0.9), {"dt": 0.05, "method": "bosh3"}),
     "backsolve, off the grid": ("diagonal", "backsolve", {"dt": 0.03, "seed": 2, "method": "heun"}),
-    "backsolve, additive noise": ("additive", "backsolve", {"dt": 0.05, "seed": 1, "method": "sra1"}),
+    "backsolve, additive noise": ("additive", "backsolve", {"dt": 0.05, "seed": 1, "method": "euler_maruyama"}),
 }
 
 
