@@ -34,6 +34,7 @@ from sdesolve.adjoint.parameters import (
 )
 from sdesolve.capture import Captured
 from sdesolve.clock import Landings
+from sdesolve.compiled import compile_fixed
 from sdesolve.compiled.lift import Lifted
 from sdesolve.compiled.step import lifted_drift
 from sdesolve.methods import METHODS
@@ -89,6 +90,10 @@ class _Backsolve(torch.autograd.Function):
         with torch.no_grad():
             result = plan.run(y0.detach(), report)
         found.append(result)
+        if isinstance(plan, AdaptivePlan) and plan.table is not None:
+            # back by the steps of the table
+            chunk = None if plan.compile_chunk is None else compile_fixed
+            plan = FixedPlan(plan.system, plan.method, plan.table, plan.ts, compile_chunk=chunk)
         ctx.plan, ctx.control, ctx.status, ctx.lifted, ctx.progress = plan, control, result.status, lifted, progress
         ctx.casts = casts(y0.device)
         # autograd notices those that are changed in place before the gradients are asked for
