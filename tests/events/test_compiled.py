@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 import sdesolve as ss
 from sdesolve.errors import CompileError
@@ -107,15 +108,20 @@ def test_jumps_of_the_right_hand_side_and_compiled_events_can_be_at_one_time():
 
 
 @traced
-def test_another_batch_is_the_same_graph_and_tensors_of_conditions_are_inputs():
-    level = torch.tensor(0.3, dtype=F64)
-    event = ss.Event(lambda t, y: y[:, 0] - level, terminal=False)
-    for batch in (4, 7):
+@pytest.mark.parametrize("fixed", [False, True])
+def test_another_batch_span_step_and_level_is_the_same_graph(fixed):
+    def solve(batch=4, level=0.3, end=4.0, step=0.1):
+        level = torch.tensor(level, dtype=F64)
+        event = ss.Event(lambda t, y: y[:, 0] - level, terminal=False)
         y0 = torch.stack([torch.linspace(0.5, 3, batch, dtype=F64), torch.zeros(batch, dtype=F64)], 1)
-        same(*both(ss.ODE(swing), y0, span(0, 4), events=event, **TIGHT))
-    with torch.no_grad():
-        level.fill_(-0.1)
-    same(*both(ss.ODE(swing), y0, span(0, 4), events=event, **TIGHT))
+        steps = {"dt": step} if fixed else {"rtol": 1e-8 * step, "atol": 1e-8}
+        same(*both(ss.ODE(swing), y0, span(0, 1, end), events=event, **steps))
+
+    before = counters["stats"]["unique_graphs"]
+    solve()
+    for change in ({"batch": 7}, {"level": -0.1}, {"end": 7.0}, {"step": 0.17}):
+        solve(**change)
+        assert counters["stats"]["unique_graphs"] == before + 1, change
 
 
 def test_gradients_of_compiled_events_are_refused():
