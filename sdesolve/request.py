@@ -322,8 +322,8 @@ def check_events(
         raise ValueError(message("events", "events inside a torch.func transform", "None there", "Use torch.autograd."))
     if compile and dense:
         raise CompileError(message("compile", "True with dense=True", "one of the two"))
-    if compile and way == "checkpoint":
-        raise CompileError(message("compile", "True with adjoint='checkpoint' and events", "one of the two"))
+    if compile and way != "direct":
+        raise CompileError(message("compile", f"True with adjoint={way!r} and events", "it with adjoint='direct'"))
 
 
 def _gives_dense(system: System, name: str) -> bool:

@@ -34,7 +34,6 @@ from sdesolve.adjoint.parameters import (
 )
 from sdesolve.capture import Captured
 from sdesolve.clock import Landings
-from sdesolve.compiled import compile_fixed
 from sdesolve.compiled.lift import Lifted
 from sdesolve.compiled.step import lifted_drift
 from sdesolve.methods import METHODS
@@ -92,8 +91,7 @@ class _Backsolve(torch.autograd.Function):
         found.append(result)
         if isinstance(plan, AdaptivePlan) and plan.table is not None:
             # back by the steps of the table
-            chunk = None if plan.compile_chunk is None else compile_fixed
-            plan = FixedPlan(plan.system, plan.method, plan.table, plan.ts, compile_chunk=chunk)
+            plan = FixedPlan(plan.system, plan.method, plan.table, plan.ts)
         ctx.plan, ctx.control, ctx.status, ctx.lifted, ctx.progress = plan, control, result.status, lifted, progress
         ctx.casts = casts(y0.device)
         # autograd notices those that are changed in place before the gradients are asked for

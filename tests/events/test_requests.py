@@ -40,6 +40,11 @@ def test_an_event_that_cannot_be_one_is_refused(case):
     function=(TypeError, {"events": first}, "events: got function", "ss.Event(condition)"),
     functions=(TypeError, {"events": [first]}, "events: got [", "ss.Event(condition)"),
     dense=(CompileError, {"events": EVENT, "compile": True, "dense": True}, "compile: got True with dense=True"),
+    compiled=(
+        CompileError,
+        {"events": ss.Event(first, terminal=False), "compile": True, "adjoint": "backsolve"},
+        "compile: got True with adjoint='backsolve' and events",
+    ),
     checkpoint=(ValueError, {"events": EVENT, "adjoint": "checkpoint"}, "adjoint: got 'checkpoint' with events"),
     backsolve=(ValueError, {"events": EVENT, "adjoint": ss.Backsolve()}, "adjoint: got", "'direct'"),
     times=(ValueError, {"events": EVENT, "ts": TS.clone().requires_grad_()}, "ts: got times with a gradient", "detach"),
