@@ -1,15 +1,14 @@
-"""Where events happen: a watcher of adaptive steps that finds the first zero of the conditions in each step, takes the
-step again up to there, and lets the event have its effect.
+"""Where events happen: a watcher that finds the first zero of the conditions in each step, takes the step again up to
+there, and lets the event have its effect.
 
-A step is looked at on its dense output; the root there, which is as good as the dense output, is then polished by steps
-of the method from the same start, until one ends on the root. So neither state nor time of an event are worse than the
-outputs. What is known of a condition between steps is its sign, not its value: behind an event the value is rounding.
+The crossing that `lookout` has seen on the dense output, and is as good as that, is polished by steps of the method
+from the same start, until one ends on the root. So neither state nor time of an event are worse than the outputs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,37 +19,15 @@ from sdesolve.coupling import refuse_coupled
 from sdesolve.errors import message
 from sdesolve.event import Conditions, Happened
 from sdesolve.interpolate import polynomial
+from sdesolve.lookout import PARTS, Found, Lookout, Watch
 from sdesolve.loop import EVENT, RUNNING, Effect
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.solution import Status
 
-#: in how many parts the ends of which are looked at a step is divided
-PARTS = 4
 #: steps that polish a root, at most: each at least squares the error of its time, relative to the step
 POLISHES = 6
 #: how often each condition may pass through zero while time stands still
 STANDING = 2
-
-
-class Watch(NamedTuple):
-    """What is known behind a step. side : (K, batch) on which side of zero each condition is, -1 or 1; 0: not known
-    yet. still : (batch,) events in a row in which time stood still."""
-
-    side: Tensor
-    still: Tensor
-
-
-class Found(NamedTuple):
-    """The first crossings of a round. look : (batch,) whose step is about to be accepted. hit : (lanes,) who has one.
-    candidates : (K, batch) which may be the first one. side : (K, batch) of the conditions before it. low, high :
-    (lanes,) parts of the step between which it is."""
-
-    look: Tensor
-    hit: Tensor
-    candidates: Tensor
-    side: Tensor
-    low: Tensor
-    high: Tensor
 
 
 @dataclass
@@ -64,32 +41,53 @@ class Crossings:
 
     def __post_init__(self) -> None:
         spec = self.conditions.spec
-        theta = torch.arange(1, PARTS, dtype=spec.time_dtype, device=spec.device) / PARTS
-        self.inside = theta.reshape(-1, *(1,) * len(spec.shape))
         self.eps = torch.finfo(spec.time_dtype).eps
-        self.rounding = 8 * self.eps * self.scale
+        rounding = torch.full((1,), 8 * self.eps * self.scale, dtype=spec.time_dtype, device=spec.device)
+        self.lookout = Lookout(self.conditions, self.direction, rounding)
 
     def __call__(
-        self, before: State, inc: Increments, step: Step, accept: Tensor, proposal: Proposal, watch: Watch | None
+        self, before: State, inc: Increments, step: Step, accept: Tensor, proposal: Proposal, watch: Watch
     ) -> Effect:
+        lookout, h = self.lookout, proposal.h
         with torch.no_grad():
-            watch = self._start(before, inc) if watch is None else watch
-            values = self._looked_at(before.y, inc, step, proposal.h)
-            still = torch.zeros_like(watch.still)
-            if bool((~accept | (values * watch.side > 0)).all()):
+            values = lookout.values(before.y, inc, step, h)
+            still = torch.where(accept, 0, watch.still)
+            loud = accept & ~lookout.quiet(values, watch)
+            if not bool(loud.any()):
                 return Effect(step.state.y, watch=Watch(watch.side, still))
             wrong = accept & (values.isnan().any(0) | watch.side.isnan()).any(0)
             status = torch.where(wrong, int(Status.NONFINITE), RUNNING)
-            found, side = self._first(values, watch.side, accept & ~wrong, len(proposal.h))
+            _, rates = lookout.rates(inc.t1, step.state.y, self._slope(inc.t1, step.state))
+            spent = loud * int(self.method.first_stage(step.state.cache) is None)
+            signs, values = lookout.signs(values, rates, h)
+            found, side = lookout.first(signs, watch.side, accept & ~wrong, len(h))
             if not bool(found.hit.any()):
-                return Effect(step.state.y, status=status, watch=Watch(side, still))
-            length, spent = self._located(before, inc, step, proposal, values, found)
-            whole = ~found.hit | (length >= proposal.h * (1 - 4 * self.eps))
+                return Effect(step.state.y, status=status, watch=Watch(side, still), happened=self._nothing(spent))
+            length, tries = self._located(before, inc, step, proposal, values, found)
+            whole = ~found.hit | (length >= h * (1 - 4 * self.eps))
             kept, part = self._part(proposal, inc, length, whole)
         if not bool(whole.all()):
             step = self.method.step(self.conditions.system, before, part, dense=True)
-            spent += self.method.evaluations(dense=True)
-        return self._effect(kept, part, step, found, watch, status, spent)
+            tries += self.method.evaluations(dense=True)
+        return self._effect(kept, part, step, found, watch, status, spent + tries * self._to_batch(found.hit))
+
+    def start(self, t: Tensor, y: Tensor, f: Tensor) -> Watch:
+        """What is known at the start of the solve, where dy/dt = f; raises where a condition of one trajectory reads
+        another."""
+        conditions, spec = self.conditions, self.conditions.spec
+        with torch.no_grad():
+            if t.ndim:
+                for i in range(len(conditions.events)):
+                    value = lambda y, i=i: conditions.values(i, t, y).T
+                    refuse_coupled(f"condition of events[{i}]", value, y, value(y), spec)
+            still = torch.zeros(spec.batch, dtype=torch.int64, device=spec.device)
+            return Watch(self.lookout.sides(t, y, f)[0], still)
+
+    def _nothing(self, spent: Tensor) -> Happened | None:
+        """What it has cost to see that nothing has happened."""
+        none = spent.nonzero()[:0, 0]
+        y = spent.new_zeros((0, *self.conditions.spec.per_trajectory), dtype=self.conditions.spec.dtype)
+        return Happened(none, none, none.double(), y, spent) if bool(spent.any()) else None
 
     # ---- lanes and trajectories
 
@@ -99,70 +97,10 @@ class Crossings:
     def _to_batch(self, lanes: Tensor) -> Tensor:
         return lanes.expand(self.conditions.spec.batch)
 
-    def _wanted(self, side: Tensor) -> Tensor:
-        """Whether leaving this side is an event."""
-        directions = [self.conditions.events[i].direction for i in self.conditions.owners]
-        return torch.tensor(directions, dtype=side.dtype, device=side.device)[:, None] * side <= 0
-
-    # ---- looking
-
-    def _looked_at(self, y: Tensor, inc: Increments, step: Step, h: Tensor) -> Tensor:
-        """The conditions within the step and at its end, (PARTS, K, batch); zero where they are about to be, up to
-        rounding of times, so that an event at an output time is not one behind it."""
-        states = (*polynomial(self.inside, y, step.dense).unbind(), step.state.y)
-        *inside, end = (self.conditions(inc.at((k + 1) / PARTS), state) for k, state in enumerate(states))
-        left = end.abs() * (h / PARTS) <= self.rounding * (end - inside[-1]).abs()
-        end = torch.where(left & (end.abs() < inside[-1].abs()), 0.0, end)
-        return torch.stack([*inside, end])
-
-    def _start(self, before: State, inc: Increments) -> Watch:
-        """At the start of the solve."""
-        conditions, spec, y = self.conditions, self.conditions.spec, before.y.detach()
-        if inc.t0.ndim:
-            for i in range(len(conditions.events)):
-                value = lambda state, i=i: conditions.values(i, inc.t0, state).T
-                refuse_coupled(f"condition of events[{i}]", value, y, value(y), spec)
-        still = torch.zeros(spec.batch, dtype=torch.int64, device=spec.device)
-        return Watch(self._sides(inc.t0, y, self._slope(inc.t0, before))[0], still)
-
     def _slope(self, t: Tensor, state: State) -> Tensor:
         """f(t, y), without a graph."""
         first = self.method.first_stage(state.cache)
         return self.conditions.system.drift(t, state.y.detach()) if first is None else first.detach()
-
-    def _rates(self, t: Tensor, y: Tensor, f: Tensor) -> tuple[Tensor, Tensor]:
-        """The conditions, and dg/dt + dg/dy f, (K, batch) each."""
-        found: Any = torch.func.jvp(self.conditions, (t, y.detach()), (torch.ones_like(t), f))
-        values, rates = found
-        return values, rates
-
-    def _sides(self, t: Tensor, y: Tensor, f: Tensor, least: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """On which side of zero each condition is about to be: where it is zero, up to rounding of times or as much as
-        ``least``, that to which it moves. The conditions; what rounding of times makes of them."""
-        values, rates = self._rates(t, y, f)
-        rounding = self.rounding * rates.abs()
-        zero = values.abs() <= (rounding if least is None else torch.maximum(rounding, least))
-        return torch.where(zero, self.direction * rates, values).sign(), values, rounding
-
-    def _first(self, values: Tensor, side: Tensor, look: Tensor, lanes: int) -> tuple[Found, Tensor]:
-        """The first crossing of each lane; and the sides at the end of the step if there were none."""
-        sides, fires = [], []
-        for value in values:
-            crossed = (side != 0) & ~(value * side > 0) & look
-            sides.append(side)
-            fires.append(crossed & self._wanted(side))
-            known = torch.where((side == 0) & look, value.sign(), side)
-            side = torch.where(crossed, -side, known)
-        fired = torch.stack(fires)
-        each = fired.any(1)
-        each = each.any(1, keepdim=True) if lanes == 1 else each
-        hit, first = each.any(0), each.to(torch.int8).argmax(0)
-        index = self._to_batch(first).expand(1, *side.shape)
-        there = self._to_batch(hit)
-        candidates = fired.gather(0, index)[0] & there
-        earlier = torch.where(there, torch.stack(sides).gather(0, index)[0], side)
-        low = first.to(side.dtype) / PARTS
-        return Found(look, hit, candidates, earlier, low, low + 1 / PARTS), side
 
     # ---- locating
 
@@ -210,7 +148,7 @@ class Crossings:
         """By how much later than at the end of the step the crossing is, (lanes,), by Newton's method; NaN or infinite
         where it cannot tell."""
         state = self.method.step(self.conditions.system, before, part).state
-        values, rates = self._rates(part.t1, state.y, self._slope(part.t1, state))
+        values, rates = self.lookout.rates(part.t1, state.y, self._slope(part.t1, state))
         heights, speeds = self._height(values, found), -self.direction * found.side * rates
         if len(found.hit) == 1:
             heights, speeds = heights.reshape(-1, 1), speeds.reshape(-1, 1)
@@ -232,7 +170,7 @@ class Crossings:
     # ---- what happens
 
     def _effect(
-        self, kept: Proposal, inc: Increments, step: Step, found: Found, watch: Watch, status: Tensor, spent: int
+        self, kept: Proposal, inc: Increments, step: Step, found: Found, watch: Watch, status: Tensor, spent: Tensor
     ) -> Effect:
         """Behind the step that ends where the crossings are."""
         conditions, spec, y = self.conditions, self.conditions.spec, step.state.y
@@ -240,14 +178,14 @@ class Crossings:
             again = found.hit & ~self._good(step, found)
             there = self._to_batch(again)
             f = self._slope(inc.t1, step.state)
-            values, rates = self._rates(inc.t1, y, f)
+            values, rates = self.lookout.rates(inc.t1, y, f)
             heights = self._height(values, found)
             height, k = heights.max(0)
             fired = found.candidates.any(0) & (height == self._highest(heights, found)) & ~there
             mine = (torch.arange(len(values), device=k.device)[:, None] == k) & fired
             side = torch.where(there, watch.side, torch.where(mine, -found.side, found.side))
-            stood = fired & (kept.h <= self.rounding)
-            still = torch.where(stood, watch.still + 1, 0)
+            stood = fired & (kept.h <= self.lookout.rounding)
+            still = torch.where(stood, watch.still + 1, torch.where(found.look & ~there, 0, watch.still))
             # back on the surface before it can be told that it was left
             lost = (stood & mine & (self.direction * found.side * rates > 0)).any(0)
             owners = torch.tensor(conditions.owners, device=k.device)[k]
@@ -257,12 +195,13 @@ class Crossings:
         delay = self._moves(inc.t1, y, k, fired, rates)
         arrived = y if delay is None else y + torch.where(spec.expand(fired), f, 0.0) * spec.expand(delay)
         behind, changed = self._affected(inc.t1, arrived, delay, owners, fired, y)
-        spent += int(self.method.first_stage(step.state.cache) is None)
-        more = spent * self._to_batch(found.hit).long()
+        more = spent + self._to_batch(found.hit) * int(self.method.first_stage(step.state.cache) is None)
         if changed is not None:
             with torch.no_grad():
                 slope = conditions.system.drift(inc.t1, behind.detach())
-                now, after, rounding = self._sides(inc.t1, behind, slope, torch.where(mine, 4 * values.abs(), 0.0))
+                now, after, rounding = self.lookout.sides(
+                    inc.t1, behind, slope, torch.where(mine, 4 * values.abs(), 0.0)
+                )
                 # a condition that the effect has not touched may be about to pass through zero at this very time
                 touched = mine | ((after - values).abs() > rounding)
                 side = torch.where(changed & touched, now, side)

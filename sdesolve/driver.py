@@ -20,11 +20,12 @@ from sdesolve.shared_clock import SharedClock
 
 class Standing(NamedTuple):
     """How things stand behind a compiled chunk: how many trajectories are still on the way to its landing point,
-    whether anyone runs, whether anyone has failed."""
+    whether anyone runs, whether anyone has stopped before it, whether anyone waits for an eager step."""
 
     going: int
     running: bool
     failures: bool
+    waiting: bool = False
 
 
 def drive(
@@ -40,7 +41,8 @@ def drive(
 
     ``compiled`` takes a chunk of steps at once, from landing point to landing point, and without a carry starts the
     solve; results go into the buffer between chunks. (A buffer written inside the compiled loop would save the waiting,
-    but torch.func transforms, which implicit steps and adjoints need, cannot stand beside such writes.)
+    but torch.func transforms, which implicit steps and adjoints need, cannot stand beside such writes.) A step that may
+    hold an event is left to the eager loop.
     """
     shared: SharedClock | None = None
     try:
@@ -49,6 +51,8 @@ def drive(
                 standing = Standing(1, True, False)
                 while standing.going:
                     carry, standing = compiled(carry, point)
+                    if standing.waiting:
+                        carry, *_ = _eager_step(loop, carry, outputs, None, standing.failures, until=point)
                     if report:
                         report(carry)
                 assert carry is not None
@@ -87,10 +91,12 @@ def _eager_step(
     records: list[Record] | None,
     failures: bool,
     recorder: Recorder | None = None,
+    until: int | None = None,
 ) -> tuple[Carry, bool, bool]:
-    """One step with its one synchronisation; returns the new carry, whether to go on, and whether anyone has failed."""
+    """One step with its one synchronisation; returns the new carry, whether to go on, and whether anyone has failed.
+    until : the landing point at which lanes wait."""
     graph, out = torch.is_grad_enabled(), failed if loop.watcher is None else stopped
-    a = loop.attempt(carry, out(carry.status) if failures and graph else None)
+    a = loop.attempt(carry, out(carry.status) if failures and graph else None, until)
     running = carry.status == RUNNING
     accepted = loop.to_batch(a.accept) & running
     flags = [

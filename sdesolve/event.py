@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from sdesolve.errors import FunctionError, message
 from sdesolve.solution import Occurrences
-from sdesolve.system import System, version, wrote_into_state
+from sdesolve.system import System, code_of, version, wrote_into_state
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class Event:
     The condition g is looked at at the end of every accepted step and at three points between, a quarter of the step
     apart: where its sign has changed, the step is taken again up to the root, found to rounding. Two changes of sign
     between neighbouring points are not seen: bound the steps with ``ss.PID(dt_max=)`` where they may be so close. A
-    condition that is zero at the start, or behind an event, counts as being on the side to which it moves; one that
-    rests there, as being on that where it is next seen. The right-hand side is evaluated beyond the surface, too, as
-    far as a step goes.
+    condition that touches zero and turns back has not passed through. One that is zero at the start, or behind an
+    event, counts as being on the side to which it moves; one that rests there, as being on that where it is next seen.
+    The right-hand side is evaluated beyond the surface, too, as far as a step goes. A fixed step that an event has cut
+    is taken to its end behind the event, so that all later ones are on the same grid.
 
     Times and states of events are differentiable (once): with g(t*, y*) = 0,
 
@@ -132,6 +133,17 @@ class Conditions:
         self.events, self.system, self.spec = events, system, system.spec
         self.widths: dict[int, int] = {}
 
+    def resized(self, system: System) -> Conditions:
+        """The same for another number of trajectories."""
+        found = Conditions(self.events, system)
+        found.widths = self.widths
+        return found
+
+    @property
+    def structure(self) -> Any:
+        """What tells these conditions from others, for compiled code."""
+        return tuple(code_of(event.condition) for event in self.events), tuple(self.owners)
+
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         return torch.cat([self.values(i, t, y) for i in range(len(self.events))])
 
@@ -147,6 +159,8 @@ class Conditions:
         lead = (spec.batch,) if spec.batched else ()
         if out.ndim == 0 and t.ndim == 0:
             out = out.expand(lead)
+        if torch.compiler.is_compiling():
+            return out.reshape(spec.batch, self.widths[i]).T
         shape = tuple(out.shape)
         if shape[: len(lead)] != lead or len(shape) > len(lead) + 1 or 0 in shape:
             raise FunctionError(f"{name}: returned {self._shape(shape)}; accepted is {self._wanted(t, shape)}")
@@ -189,7 +203,10 @@ class Conditions:
         """The user's function, of the batch or of one trajectory."""
         spec = self.spec
         if not self.system.problem.vectorize:
-            t, before = t.reshape(-1) if spec.tree is not None and t.ndim else t, version(y)
+            t = t.reshape(-1) if spec.tree is not None and t.ndim else t
+            if torch.compiler.is_compiling():
+                return function(t, spec.unravel(y))
+            before = version(y)
             out = self._checked(name, function(t, spec.unravel(y)))
             if version(y) != before:
                 raise wrote_into_state(name)

@@ -81,7 +81,8 @@ class Effect(NamedTuple):
     y : the new state. again, fraction : the lanes that must try again, and with which part of the step; both None:
     none. changed : (batch,) whose state was changed, so that the method's cache is made anew. part : the step, in some
     lanes a shorter one, that is taken instead. status : (batch,) how trajectories stand behind it, RUNNING where the
-    step says. watch, happened : what it knows now, and what it has seen.
+    step says. watch, happened : what it knows now, and what it has seen. waits : (lanes,) who stays as it is, as if it
+    had not been asked; None: nobody.
     """
 
     y: Tensor
@@ -92,6 +93,7 @@ class Effect(NamedTuple):
     status: Tensor | None = None
     watch: Any = None
     happened: Any = None
+    waits: Tensor | None = None
 
 
 class _Verdict(NamedTuple):
@@ -169,6 +171,10 @@ class Loop:
         nothing = torch.zeros(self.clock.lanes, dtype=self.system.spec.time_dtype, device=self.system.spec.device)
         return self.to_state(self.clock.propose(self.clock.start(), nothing, nothing > 0).t0)
 
+    def evaluations(self) -> int:
+        """Of the drift, a step."""
+        return self.method.evaluations(dense=self.dense, error=True)
+
     # ---- one step
 
     def start(self, y: Tensor, cache: tuple[Tensor, ...], h: Tensor, status: Tensor) -> Carry:
@@ -186,7 +192,7 @@ class Loop:
         tolerance: dict[str, Any] = {"tolerance": tolerated(state.y.detach(), None, self.control)}
         return self.method.step(self.system, state, inc, error=True, dense=self.dense, **tolerance)
 
-    def attempt(self, carry: Carry, rest: Tensor | None = None, until: Tensor | None = None) -> Attempt:
+    def attempt(self, carry: Carry, rest: Tensor | None = None, until: Tensor | int | None = None) -> Attempt:
         """Try a step. Lanes that have come to landing point ``until`` wait there. Trajectories in ``rest``, (batch,),
         are given a step of length 0, and count as broken: the same verdict as before, with no NaN in the graph."""
         spec = self.system.spec
@@ -228,6 +234,10 @@ class Loop:
         verdict = verdict._replace(stale=effect.changed, status=effect.status)
         if effect.again is not None:
             verdict = verdict._replace(accept=verdict.accept & ~effect.again, fraction=effect.fraction)
+        if effect.waits is not None:
+            goes = ~effect.waits
+            verdict = verdict._replace(active=verdict.active & goes, accept=verdict.accept & goes)
+            kept = kept._replace(h=torch.where(goes, kept.h, 0.0))
         with torch.no_grad():
             found = self._judge(carry, inc, step, proposal, verdict, kept)
         return found._replace(watch=effect.watch, happened=effect.happened)
@@ -286,7 +296,10 @@ class Loop:
             reason = torch.where(step.failed, int(Status.NOT_CONVERGED), reason)
         spent = active & (carry.accepted + carry.rejected + 1 >= self.max_steps)
         status = torch.where(running & self.to_batch(spent), int(Status.MAX_STEPS), carry.status)
-        status = torch.where(running & self.to_batch(tiny) & ~(ratio <= 1), reason, status)
+        failing = ~(ratio <= 1)
+        if fraction is not None:
+            failing = failing | self.to_batch(worst <= 1)
+        status = torch.where(running & self.to_batch(tiny) & failing, reason, status)
         status = torch.where(running & self.to_batch(accept & self.clock.finished(clock)), SUCCESS, status)
         if ended is not None:
             status = torch.where(running & self.to_batch(accept) & (ended != RUNNING), ended, status)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdesolve.interpolate import AtMany
-from sdesolve.loop import Attempt, Carry, Loop, failed
+from sdesolve.loop import Attempt, Carry, Loop, stopped
 from sdesolve.methods.method import State
 from sdesolve.state import StateSpec
 
@@ -201,8 +201,8 @@ class Outputs:
             self.buffer[inside.rows[:, 0]] = values
 
     def write_row(self, loop: Loop, carry: Carry, point: int) -> None:
-        """States of all trajectories that stand at this landing point."""
-        here = loop.to_batch(loop.clock.position(carry.clock) == point) & ~failed(carry.status)
+        """States of all trajectories that stand at this landing point; those that ended at an event were written."""
+        here = loop.to_batch(loop.clock.position(carry.clock) == point) & ~stopped(carry.status)
         row = self.outputs[point]
         self.buffer[row] = torch.where(loop.system.spec.expand(here), carry.y, self.buffer[row])
 

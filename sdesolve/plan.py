@@ -31,6 +31,7 @@ from sdesolve.start import Beginning, Start, evaluations, first_carry, first_val
 from sdesolve.state import finite
 from sdesolve.step_size import PID, StepTable
 from sdesolve.system import System
+from sdesolve.table_clock import TableClock, TableLoop
 
 Report = Callable[[float], None]
 
@@ -242,6 +243,7 @@ class FixedPlan:
 @dataclass
 class AdaptivePlan:
     """A controller of step sizes. ts : (T, 1) or (T, batch), in float64; shared : one clock for the whole batch.
+    table : fixed steps, of which the watcher may take parts, instead of the controller's.
 
     first : the first step size, None to choose it. probe : look once whether trajectories read each other. noise : of
     an SDE, whose times then are ticks of its path. channels : Brownian motions of a trajectory.
@@ -263,6 +265,7 @@ class AdaptivePlan:
     noise: PathNoise | None = None
     recorder: Recorder | None = None
     channels: int = 0
+    table: StepTable | None = None
 
     def __post_init__(self) -> None:
         self.control = self.control.fitted("sde" if self.system.is_sde else "ode")
@@ -276,12 +279,14 @@ class AdaptivePlan:
         landings = self.landings()
         lanes = 1 if self.shared else spec.batch
         clock: Clock
-        if self.noise is None:
+        if self.table is not None:
+            clock = TableClock.of_table(self.table, lanes, spec.time_dtype, spec.device)
+        elif self.noise is None:
             clock = RealClock.of(landings, lanes, spec.time_dtype, spec.device)
         else:
             clock = LatticeClock.of(landings, lanes, spec.time_dtype, spec.device, self.noise)
         jumps = torch.as_tensor(landings.jumps, device=spec.device) if landings.jumps.any() else None
-        loop = Loop(
+        loop = (Loop if self.table is None else TableLoop)(
             system,
             self.method,
             clock,
@@ -296,10 +301,14 @@ class AdaptivePlan:
         )
         # how far it is to the end, and the length of the first step where it is given
         span = torch.as_tensor(np.abs(self.ts[-1] - self.ts[0]), dtype=spec.time_dtype, device=spec.device)
-        first = None if self.first is None else torch.full((1,), self.first, dtype=spec.time_dtype, device=spec.device)
+        length = self.first if self.table is None else torch.inf
+        first = None if length is None else torch.full((1,), length, dtype=spec.time_dtype, device=spec.device)
         carry: Carry | None = None
         compiled = None
-        if self.compile_chunk is not None:
+        if self.compile_chunk is not None and isinstance(self.watcher, Crossings):
+            carry, extra = self._start(loop, y0, span, first)
+            compiled = self.compile_chunk(loop)
+        elif self.compile_chunk is not None:
             check = lambda start: self._check_start(loop, start)
             compiled = self.compile_chunk(loop, Beginning(y0, span, first, check))
             extra = compiled.evaluations
@@ -330,7 +339,10 @@ class AdaptivePlan:
             y0 = torch.where(self.system.spec.expand(start.bad), good, y0)
             start = start._replace(cache=self.method.init(self.system, start.t0, y0))
         self._check_start(loop, start)
-        return first_carry(loop, y0, start, span, first), evaluations(loop, start, first)
+        carry = first_carry(loop, y0, start, span, first)
+        if isinstance(self.watcher, Crossings):
+            carry = carry._replace(watch=self.watcher.start(start.t0, start.y, start.f0))
+        return carry, evaluations(loop, start, first)
 
     def _check_start(self, loop: Loop, start: Start) -> None:
         """Raises where trajectories with clocks of their own read each other."""
@@ -355,11 +367,12 @@ class AdaptivePlan:
         accepted, rejected = loop.to_batch(carry.accepted), loop.to_batch(carry.rejected)
         ys = outputs.states(spec.batched)
         tolerances = [float(torch.as_tensor(x).max()) for x in (self.control.rtol, self.control.atol)]
+        tolerances = tolerances if self.table is None else []
         apart = drew_apart(self.system, method, ys, State(carry.y, carry.cache), *tolerances)
         if apart is not None:
             status = torch.where((carry.status == Status.SUCCESS) & apart, int(Status.DREW_APART), carry.status)
             carry = carry._replace(status=status)
-        spent = (accepted + rejected) * method.evaluations(dense=loop.dense, error=True)
+        spent = (accepted + rejected) * loop.evaluations()
         if carry.evaluations is not None:
             spent = carry.evaluations
         reached = torch.as_tensor(self.ts[-1], device=spec.device).expand(spec.batch)

@@ -301,27 +301,37 @@ def fitted_control(control: PID, spec: StateSpec) -> PID:
 
 
 def check_events(
-    events: tuple[Event, ...], system: System, method: Method, adaptive: bool, adjoint: object, compile: bool
+    events: tuple[Event, ...], system: System, method: Method, way: str, compile: bool, dense: bool
 ) -> None:
-    """Refuse where events cannot be found. adjoint : None for "direct"."""
+    """Refuse where events cannot be found, or not with gradients in this way."""
     if not events:
         return
     if system.is_sde:
         advice = "A path of noise that comes near a level crosses it without end: look at ys instead."
         raise ValueError(message("events", f"events of an {system.problem.kind} problem with noise", "None", advice))
-    if not adaptive:
-        advice = "Give rtol= and atol=; ss.PID(rtol, atol, dt_max=dt) bounds the steps."
-        raise ValueError(message("dt", "fixed steps with events", "adaptive steps", advice))
     if not method.has_dense:
-        able = [name for name in names("ode") if adapts(system, name) and choose(system, name).has_dense]
+        able = [name for name in names("ode", method.made_for) if _gives_dense(system, name)]
         accepted = f"events with {', '.join(able)}"
         raise ValueError(message("events", f"events with method {method.name!r}", accepted, "It has no dense output."))
-    if adjoint is not None:
-        raise ValueError(message("adjoint", f"{adjoint!r} with events", "'direct'"))
+    changing = any(event.ends or event.affect for event in events)
+    if way != "direct" and (changing or way not in ("checkpoint", "backsolve")):
+        got = f"{way!r} with events" + (" that end a trajectory or change its state" if changing else "")
+        other = "'checkpoint' and 'backsolve' with events that are only written down (terminal=False, no affect)"
+        raise ValueError(message("adjoint", got, f"'direct', or {other}"))
     if not plain_eager():
         raise ValueError(message("events", "events inside a torch.func transform", "None there", "Use torch.autograd."))
-    if compile:
-        raise CompileError(message("compile", "True with events", "one of the two", "Drop compile=True."))
+    if compile and dense:
+        raise CompileError(message("compile", "True with dense=True", "one of the two"))
+    if compile and way != "direct":
+        raise CompileError(message("compile", f"True with adjoint={way!r} and events", "it with adjoint='direct'"))
+
+
+def _gives_dense(system: System, name: str) -> bool:
+    """Whether the method of this name could treat the problem, with dense output."""
+    try:
+        return choose(system, name).has_dense
+    except ValueError:
+        return False
 
 
 def one_of(argument: str, got: object, accepted: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdesolve.adjoint import Adjoint, Direct, MovingTimes, Way, read_adjoint
+from sdesolve.adjoint import Adjoint, Direct, MovingTimes, RecordedEvents, Way, read_adjoint
 from sdesolve.brownian import BrownianPath
 from sdesolve.brownian.steps import OwnSteps, PathSteps
 from sdesolve.brownian.window import window_of_seed, windows_of_seed
@@ -45,7 +45,7 @@ from sdesolve.request import (
 )
 from sdesolve.solution import Solution, Stats, Status
 from sdesolve.state import StateSpec, state_spec
-from sdesolve.step_size import PID, step_table
+from sdesolve.step_size import PID, StepTable, step_table
 from sdesolve.stiffness import warn_of_stiffness
 from sdesolve.system import System
 
@@ -129,9 +129,11 @@ def solve(
         are interpolated, fixed steps at (batch, T) times, adaptive steps of an SDE at (batch, T) times,
         ``torch.autocast``. Trajectories that read each other are looked for at the first solve of a structure.
     events : an :class:`Event`, or several: conditions on (t, y) that end a trajectory or change its state where they
-        pass through zero (ODEs, adaptive steps, ``adjoint="direct"``, not compiled). ``Solution.events`` has times and
-        states, of each event one :class:`Occurrences`; of two events in one step the earlier comes first, of two at one
-        time the first of the list.
+        pass through zero (ODEs, methods with dense output, ``adjoint="direct"``; compiled without gradients).
+        ``Solution.events`` has times and states, of each event one :class:`Occurrences`; of two events in one step the
+        earlier comes first, of two at one time the first of the list. With events trajectories have clocks of their
+        own by fixed steps, too (``shared_steps=True``: one). Compiled, steps with events are taken eagerly, for all
+        trajectories that have one at a time.
     progress : True for a bar (needs rich), or a function of the finished fraction.
     on_failure : ``"raise"`` a :class:`SolveError` with the partial solution if a trajectory fails, or ``"return"`` the
         solution with ``status``; the others are not affected, in values or gradients.
@@ -168,9 +170,7 @@ def solve(
     step = read_step(dt)
     chosen = backwards.method(system, method, adaptive=asks_to_adapt(step, rtol, atol, controller))
     control = read_control(system, chosen, step, rtol, atol, controller)
-    check_events(
-        given, system, chosen, control is not None, None if isinstance(backwards, Direct) else adjoint, compile
-    )
+    check_events(given, system, chosen, backwards.name, compile, dense)
     if given and moves is not None:
         raise ValueError(message("ts", "times with a gradient beside events", "ts.detach()"))
     check_direction(system, columns[-1, 0] < columns[0, 0])
@@ -189,7 +189,7 @@ def solve(
     conditions = Conditions(given, system) if given else None
     plan: FixedPlan | AdaptivePlan
     probes = 0
-    if control is None:
+    if control is None and conditions is None:
         assert step is not None
         if method is None:
             probes = warn_of_stiffness(system, chosen, _start(system, columns), y, columns, step)
@@ -198,6 +198,10 @@ def solve(
     else:
         if torch._C._functorch.is_batchedtensor(y):
             raise ValueError(message("dt", "adaptive steps inside torch.func.vmap", "fixed steps, dt=, there"))
+        table = None
+        if control is None:
+            assert step is not None
+            table, control = _table(columns, eps, step, limit), PID(p=0.0)
         shared = shared_steps or not spec.batched or (spec.batch == 1 and columns.shape[1] == 1)
         if shared and columns.shape[1] > 1:
             raise ValueError(
@@ -207,10 +211,11 @@ def solve(
         if control.interpolate:
             _check_interpolation(chosen, compile)
         control = fitted_control(control, spec)
-        plan = AdaptivePlan(system, chosen, control, columns, shared, step, limit, dense)
+        plan = AdaptivePlan(system, chosen, control, columns, shared, step, limit, dense, table=table)
         if conditions is not None:
-            direction = 1.0 if columns[-1, 0] > columns[0, 0] else -1.0
-            plan.watcher = Crossings(conditions, chosen, direction, float(np.abs(columns).max()))
+            # rounding of the state and of times grows with the way that they have come
+            span = columns[-1] - columns[0]
+            plan.watcher = Crossings(conditions, chosen, float(np.sign(span[0])), float(np.abs(span).max()))
         if system.is_sde:
             plan.noise = _path_noise(system, chosen, y, columns, eps, number, ids, brownian, limit)
             plan.channels = math.prod(plan.noise.window.shape)
@@ -223,6 +228,8 @@ def solve(
     if moves is not None and isinstance(plan, FixedPlan) and exact:
         _move(plan, moves)
     way = backwards.run(plan, found)
+    if given and not isinstance(backwards, Direct):
+        way = RecordedEvents(way, given, backwards.name)
     if moves is not None and not exact:
         way = MovingTimes(plan, way, moves)
     # a matrix was asked for how many Brownian motions there are
@@ -273,17 +280,7 @@ def _fixed_plan(
 ) -> FixedPlan:
     spec = system.spec
     assert dt is not None
-    # one column of times that all share is one clock
-    ts = columns[:, 0] if columns.shape[1] == 1 else columns
-    table = step_table(ts, dt, eps)
-    if table.total > limit:
-        raise ValueError(
-            message(
-                "max_steps",
-                f"{limit}, where dt = {dt} needs {table.total} steps",
-                "at least the steps that dt makes",
-            )
-        )
+    table = _table(columns, eps, dt, limit)
     noise: OwnSteps | PathSteps | None = None
     shape: tuple[int, ...] = ()
     levy = method.levy_for(system)
@@ -295,6 +292,21 @@ def _fixed_plan(
         else:
             noise = PathSteps(_check_path(brownian, spec, shape), table, eps, levy)
     return FixedPlan(system, method, table, columns, noise, dense, channels=math.prod(shape))
+
+
+def _table(columns: NDArray[np.float64], eps: float, dt: float, limit: int) -> StepTable:
+    """The steps of dt, which are not more than the limit."""
+    # one column of times that all share is one clock
+    table = step_table(columns[:, 0] if columns.shape[1] == 1 else columns, dt, eps)
+    if table.total > limit:
+        raise ValueError(
+            message(
+                "max_steps",
+                f"{limit}, where dt = {dt} needs {table.total} steps",
+                "at least the steps that dt makes",
+            )
+        )
+    return table
 
 
 def _start(system: System, columns: NDArray[np.float64]) -> Tensor:

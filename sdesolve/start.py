@@ -67,8 +67,7 @@ def first_carry(loop: Loop, y0: Tensor, start: Start, span: Tensor, first: Tenso
 
 def first_lengths(loop: Loop, start: Start, span: Tensor, first: Tensor | None = None) -> Tensor:
     """The step size of each lane to begin with."""
-    spec, order, control = loop.system.spec, loop.method.error_order, loop.control
-    assert order is not None
+    spec, order, control = loop.system.spec, loop.method.error_order or 1, loop.control
     t0, y, _, f0, g0, bad = start
     wide = span.expand(spec.batch)
     with torch.no_grad():

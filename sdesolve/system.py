@@ -53,7 +53,7 @@ class System:
     @property
     def structure(self) -> Any:
         """What tells this system's functions from another's, for compiled code."""
-        return (type(self.problem), *(_structure(getattr(self.problem, name)) for name in self.problem.given))
+        return (type(self.problem), *(code_of(getattr(self.problem, name)) for name in self.problem.given))
 
     def resized(self, batch: int) -> System:
         """The same for another number of trajectories."""
@@ -314,16 +314,16 @@ class System:
         return w.reshape((*lead, *ones, *((w.shape[-1],) if self.noise == "general" else ())))
 
 
-def _structure(thing: Any) -> Any:
+def code_of(thing: Any) -> Any:
     """The code of a function, the type of an object that is called, or a number."""
     if isinstance(thing, float):
         return thing
     if isinstance(thing, types.FunctionType):
         return thing.__code__
     if isinstance(thing, types.MethodType):
-        return _structure(thing.__func__), type(thing.__self__)
+        return code_of(thing.__func__), type(thing.__self__)
     if isinstance(thing, functools.partial):
-        return "partial", _structure(thing.func)
+        return "partial", code_of(thing.func)
     return type(thing)
 
 

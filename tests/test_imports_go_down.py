@@ -47,6 +47,8 @@ FLOORS = [
         "sdesolve.export",
         "sdesolve.event",
         "sdesolve.crossing",
+        "sdesolve.lookout",
+        "sdesolve.table_clock",
         "sdesolve.bracket",
     },
     {"sdesolve.adjoint"},

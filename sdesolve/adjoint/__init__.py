@@ -3,6 +3,7 @@
 from sdesolve.adjoint.backsolve import Backsolve
 from sdesolve.adjoint.checkpoint import Checkpoint
 from sdesolve.adjoint.direct import Direct
+from sdesolve.adjoint.recorded_events import RecordedEvents
 from sdesolve.adjoint.reversible import Reversible
 from sdesolve.adjoint.times import MovingTimes
 from sdesolve.adjoint.way import Adjoint, Way
@@ -30,6 +31,7 @@ __all__ = [
     "Checkpoint",
     "Direct",
     "MovingTimes",
+    "RecordedEvents",
     "Reversible",
     "Way",
     "read_adjoint",

@@ -89,6 +89,9 @@ class _Backsolve(torch.autograd.Function):
         with torch.no_grad():
             result = plan.run(y0.detach(), report)
         found.append(result)
+        if isinstance(plan, AdaptivePlan) and plan.table is not None:
+            # back by the steps of the table
+            plan = FixedPlan(plan.system, plan.method, plan.table, plan.ts)
         ctx.plan, ctx.control, ctx.status, ctx.lifted, ctx.progress = plan, control, result.status, lifted, progress
         ctx.casts = casts(y0.device)
         # autograd notices those that are changed in place before the gradients are asked for

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from sdesolve.adjoint.parameters import refuse_second
 from sdesolve.capture import Captured
+from sdesolve.capture import captured as looked_at
 from sdesolve.compiled import adaptive, fixed
 from sdesolve.compiled.going_back import replay_fixed
 from sdesolve.compiled.layout import unpack_states
 from sdesolve.compiled.lift import Lifted, Pure, some_of
 from sdesolve.compiled.replay import Cotangents, Tensors, lifted_of, replay_adaptive
 from sdesolve.compiled.step import lifted_init
+from sdesolve.crossing import Crossings
 from sdesolve.errors import CompileError, message
 from sdesolve.methods import Rosenbrock
 from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result, first_time
@@ -59,6 +61,9 @@ def without_gradient(
     if not torch.is_grad_enabled() or not _differentiable(plan, captured, y0):
         with torch.no_grad():
             return plan.run(y0.detach(), report)
+    if isinstance(plan, AdaptivePlan) and isinstance(plan.watcher, Crossings):
+        got = "True with events, where gradients are wanted"
+        raise CompileError(message("compile", got, "compile=False, or torch.no_grad()"))
     if plan.system.problem.vectorize:
         raise CompileError(
             message(
@@ -80,6 +85,11 @@ def _differentiable(plan: FixedPlan | AdaptivePlan, captured: Captured, y0: Tens
         return True
     system, t0 = plan.system, first_time(plan)
     found = [system.drift(t0, y0), *([system.diffusion(t0, y0)] if system.is_sde else [])]
+    if isinstance(plan, AdaptivePlan) and isinstance(plan.watcher, Crossings):
+        conditions = plan.watcher.conditions
+        if any(looked_at(x).differentiable() for e in conditions.events for x in (e.condition, e.affect)):
+            return True
+        found.append(conditions(t0, y0))
     return any(x.requires_grad for x in found)
 
 

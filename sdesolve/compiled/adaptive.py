@@ -16,12 +16,14 @@ from sdesolve.compiled.chunk import Inputs, Lattice, Parts, Path, StartInputs, r
 from sdesolve.compiled.graphs import fact, graph, is_static, mark_batch
 from sdesolve.compiled.layout import Layout
 from sdesolve.compiled.roots import find_table
+from sdesolve.crossing import Crossings
 from sdesolve.driver import Standing
 from sdesolve.errors import CompileError, message
 from sdesolve.lattice_clock import LatticeClock, PathNoise
 from sdesolve.loop import Carry, Loop, failed
 from sdesolve.start import Beginning, evaluations, first_carry, first_values
 from sdesolve.step_size import PID
+from sdesolve.table_clock import TableClock
 
 #: steps of a chunk: the host looks at the result this seldom, and Ctrl-C waits this long
 CHUNK_STEPS = 500
@@ -51,7 +53,7 @@ class Entry(NamedTuple):
 def compile_adaptive(loop: Loop, begin: Beginning | None = None, tape: list[Entry] | None = None) -> Chunks:
     """Chunks for :func:`sdesolve.driver.drive`, up to CHUNK_STEPS steps of all lanes each, of which the first starts
     the solve if it is told how to begin. Accepted steps are recorded on the tape."""
-    if loop.dense:
+    if loop.dense and not isinstance(loop.watcher, Crossings):
         raise CompileError(message("compile", "True with dense=True", "one of the two"))
     if isinstance(loop.noise, PathNoise) and isinstance(loop.noise.window, Windows):
         raise CompileError(message("compile", "True with (batch, T) times of an SDE", "True with (T,) output times"))
@@ -90,6 +92,8 @@ class Chunks:
             recorded=tape is not None,
             watcher=loop.watcher,
         )
+        if isinstance(loop.watcher, Crossings):
+            self.parts.watcher = loop.watcher.lookout.resized(self.parts.system)
         self.fixed = Inputs(
             real.starts,
             real.ends,
@@ -116,8 +120,9 @@ class Chunks:
 
     def _key(self) -> tuple[Any, ...]:
         """What tells the graphs of this loop from others."""
-        parts = self.parts
-        return self.loop.system.structure, parts.system.spec, self.loop.method, parts.lanes, self.path
+        parts, watcher = self.parts, self.loop.watcher
+        events = watcher.conditions.structure if isinstance(watcher, Crossings) else None
+        return self.loop.system.structure, parts.system.spec, self.loop.method, parts.lanes, self.path, events
 
     def _look(self) -> tuple[Layout, tuple[tuple[int, ...], ...], tuple[int, int]]:
         """What an eager start shows, once a structure: mistakes in the functions, trajectories that read each other;
@@ -147,7 +152,11 @@ class Chunks:
         if self.begin is not None:
             fresh = self._whole(int(begins))
             begin = StartInputs(fresh, self.begin.y0, self.begin.span, self.begin.first)
-        given = self.fixed._replace(until=self._whole(point), few=self._whole(self.few))
+        table = None
+        if isinstance(self.real, TableClock):
+            table = self.real.stretch_of_table(point)
+            mark_batch(table, 1)
+        given = self.fixed._replace(until=self._whole(point), few=self._whole(self.few), table=table)
         return given._replace(starts=starts, ends=ends, gaps=gaps, lattice=lattice, begin=begin)
 
     def __call__(self, carry: Carry | None, point: int) -> tuple[Carry, Standing]:
@@ -215,8 +224,8 @@ class Chunks:
             named = iter(noise)
             parts_of_noise = tuple(next(named) if there else None for there in _present(self.path))
             tape.append(Entry(parts.layout.shape, point, begun, states, times, parts_of_noise, counts))
-        going, running, failures = flags.tolist()
-        return parts.layout.unpack(tuple(after)), Standing(going, bool(running), bool(failures))
+        going, running, stopped, waiting = flags.tolist()
+        return parts.layout.unpack(tuple(after)), Standing(going, bool(running), bool(stopped), bool(waiting))
 
     def _buffers(self, states: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]:
         """Room for the records of a chunk, with its batch as a symbol."""

@@ -15,11 +15,13 @@ from sdesolve.brownian.window import Window
 from sdesolve.clock import Proposal, RealClock
 from sdesolve.compiled.layout import Layout
 from sdesolve.lattice_clock import LatticeClock
-from sdesolve.loop import Loop, NoiseSource, Watcher, failed
+from sdesolve.lookout import Lookout
+from sdesolve.loop import Carry, Loop, NoiseSource, Watcher, stopped
 from sdesolve.methods.method import Method
 from sdesolve.start import first_carry, first_values
 from sdesolve.step_size import PID
 from sdesolve.system import System
+from sdesolve.table_clock import TableClock, TableLoop
 
 #: steps that a chunk takes before it looks how many trajectories are left
 PATIENCE = 4
@@ -58,7 +60,8 @@ class StartInputs(NamedTuple):
 
 class Inputs(NamedTuple):
     """What a chunk reads, all tensors: see `RealClock` for the first four. steps : of the chunk, at most. few : it ends
-    when no more trajectories than this are on the way, and PATIENCE steps are taken."""
+    when no more trajectories than this are on the way, and PATIENCE steps are taken. table : lengths and counts of
+    fixed steps, see `TableClock`."""
 
     starts: Tensor
     ends: Tensor
@@ -72,6 +75,7 @@ class Inputs(NamedTuple):
     path: Path | None
     begin: StartInputs | None = None
     records: tuple[Tensor, ...] = ()
+    table: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass
@@ -93,19 +97,30 @@ class Parts:
     def loop(self, inputs: Inputs, batch: int) -> Loop:
         """The loop over the stretch, for tensors of this batch."""
         # inside a chunk no one asks where the clocks stand exactly
-        real = RealClock(
-            inputs.starts, inputs.ends, inputs.gaps, self.lanes or batch, inputs.last, self.direction, inputs.starts
+        tables = (
+            inputs.starts,
+            inputs.ends,
+            inputs.gaps,
+            self.lanes or batch,
+            inputs.last,
+            self.direction,
+            inputs.starts,
         )
+        real = RealClock(*tables) if inputs.table is None else TableClock(*tables, *inputs.table)
         clock = real if inputs.lattice is None else LatticeClock(real, *inputs.lattice)
-        return Loop(
-            self.system.resized(batch),
+        system, watcher = self.system.resized(batch), self.watcher
+        if isinstance(watcher, Lookout):
+            watcher = watcher.resized(system)
+        return (Loop if inputs.table is None else TableLoop)(
+            system,
             self.method,
             clock,
             self.control,
             noise=None if inputs.path is None else self._noise(inputs.path),
             norm=self.norm,
-            watcher=self.watcher,
+            watcher=watcher,
             max_steps=inputs.max_steps,
+            dense=isinstance(watcher, Lookout),
         )
 
     def _noise(self, path: Path) -> NoiseSource:
@@ -136,8 +151,8 @@ class Parts:
 
 def run_chunk(parts: Parts, inputs: Inputs, packed: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Steps on the way to a landing point, behind a start if this is one. Returns flags (how many are on the way,
-    whether anyone runs, whether anyone has failed); with records, the number of rows of each lane and the packed state
-    before them; and the carry."""
+    whether anyone runs, whether anyone has stopped, whether anyone waits); with records, the number of rows of each
+    lane and the packed state before them; and the carry."""
     layout = parts.layout
     loop = parts.loop(inputs, packed[-1].shape[1])
     start = tuple(x.clone() for x in packed) if inputs.begin is None else _begin(parts, loop, inputs.begin, packed)
@@ -146,8 +161,15 @@ def run_chunk(parts: Parts, inputs: Inputs, packed: tuple[Tensor, ...]) -> tuple
     else:
         before, after = (), _steps(parts, loop, inputs, start)
     carry = layout.unpack(after)
-    flags = [loop.moving(carry, inputs.until).sum(), loop.running(carry), failed(carry.status).any()]
+    moving = loop.moving(carry, inputs.until)
+    waiting = (moving & ~_acting(carry, moving)).any()
+    flags = [moving.sum(), loop.running(carry), stopped(carry.status).any(), waiting]
     return torch.stack([x.to(torch.int64) for x in flags]), *before, *after
+
+
+def _acting(carry: Carry, moving: Tensor) -> Tensor:
+    """Who of them does not wait for the host, (batch,)."""
+    return moving if carry.watch is None else moving & ~carry.watch.waits
 
 
 def _begin(parts: Parts, loop: Loop, begin: StartInputs, packed: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -165,7 +187,8 @@ def _steps(parts: Parts, loop: Loop, inputs: Inputs, start: tuple[Tensor, ...]) 
     layout = parts.layout
 
     def going(k: Tensor, *packed: Tensor) -> Tensor:
-        left = loop.moving(layout.unpack(packed), inputs.until).sum()
+        carry = layout.unpack(packed)
+        left = _acting(carry, loop.moving(carry, inputs.until)).sum()
         return (k < inputs.steps) & (left > torch.where(k < PATIENCE, 0, inputs.few))
 
     def body(k: Tensor, *packed: Tensor) -> tuple[Tensor, ...]:

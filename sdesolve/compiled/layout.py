@@ -13,11 +13,14 @@ from math import prod
 import torch
 from torch import Tensor
 
+from sdesolve.lookout import Watch
 from sdesolve.loop import Carry
 from sdesolve.state import StateSpec
 
 #: states of up to this many components are carried as component vectors
 SMALL = 8
+#: of the sides of conditions, -1, 0 and 1, which is NaN
+_NAN = 2
 
 
 def few_components(spec: StateSpec, cache: tuple[Tensor, ...]) -> bool:
@@ -60,7 +63,7 @@ class Layout:
 
     shape : of a trajectory where states are carried as components, else None. cache : number of tensors in the method's
     cache. clock : for each tensor of the clock, whether it is real. memory : numbers that the controller remembers.
-    counted : steps report their evaluations.
+    counted : steps report their evaluations. conditions : of events, how many.
     """
 
     shape: tuple[int, ...] | None
@@ -68,12 +71,14 @@ class Layout:
     clock: tuple[bool, ...]
     memory: int
     counted: bool = False
+    conditions: int = 0
 
     @staticmethod
     def of(carry: Carry, spec: StateSpec) -> Layout:
         shape = spec.per_trajectory if few_components(spec, carry.cache) else None
         kinds = tuple(x.is_floating_point() for x in carry.clock)
-        return Layout(shape, len(carry.cache), kinds, len(carry.memory), carry.evaluations is not None)
+        conditions = len(carry.watch.side) if isinstance(carry.watch, Watch) else 0
+        return Layout(shape, len(carry.cache), kinds, len(carry.memory), carry.evaluations is not None, conditions)
 
     def room(self, spec: StateSpec, lanes: int, caches: tuple[tuple[int, ...], ...]) -> tuple[Tensor, ...]:
         """Tensors of the shapes of a packed carry; caches : shapes of the tensors of a method's cache, behind the
@@ -99,15 +104,29 @@ class Layout:
             *held,
             reals,
             torch.stack([*whole, carry.accepted, carry.rejected]),
-            torch.stack([carry.status, *spent]),
+            torch.stack([carry.status, *spent, *self._pack_watch(carry.watch)]),
         )
+
+    def _pack_watch(self, watch: Watch | None) -> tuple[Tensor, ...]:
+        """What is known of events, as integers; nobody waits."""
+        if watch is None or not self.conditions:
+            return ()
+        waits = torch.zeros_like(watch.still) if watch.waits is None else watch.waits.to(torch.int64)
+        return watch.still, waits, *torch.nan_to_num(watch.side, nan=_NAN).to(torch.int64).unbind(0)
 
     def unpack(self, packed: tuple[Tensor, ...]) -> Carry:
         """The reverse."""
         *held, reals, integers, own = packed
         status, *spent = own.unbind(0)
+        watch = None
+        if self.conditions:
+            side = own[-self.conditions :].to(reals.dtype)
+            still, waits = own[-self.conditions - 2], own[-self.conditions - 1] > 0
+            watch = Watch(torch.where(side == _NAN, torch.nan, side), still, waits)
+            spent = spent[: self.counted]
         states = unpack_states(tuple(held), self.shape)
         real, whole = iter(reals.unbind(0)), iter(integers.unbind(0))
         clock = tuple(next(real if kind else whole) for kind in self.clock)
         h, memory = next(real), tuple(islice(real, self.memory))
-        return Carry(states[0], tuple(states[1:]), clock, h, memory, status, next(whole), next(whole), *spent)
+        carry = Carry(states[0], tuple(states[1:]), clock, h, memory, status, next(whole), next(whole), *spent)
+        return carry._replace(watch=watch)

@@ -39,8 +39,12 @@ def test_an_event_that_cannot_be_one_is_refused(case):
 @cases(
     function=(TypeError, {"events": first}, "events: got function", "ss.Event(condition)"),
     functions=(TypeError, {"events": [first]}, "events: got [", "ss.Event(condition)"),
-    fixed=(ValueError, {"events": EVENT, "dt": 0.1}, "dt: got fixed steps with events", "dt_max"),
-    compiled=(CompileError, {"events": EVENT, "compile": True}, "compile: got True with events", "Drop compile=True"),
+    dense=(CompileError, {"events": EVENT, "compile": True, "dense": True}, "compile: got True with dense=True"),
+    compiled=(
+        CompileError,
+        {"events": ss.Event(first, terminal=False), "compile": True, "adjoint": "backsolve"},
+        "compile: got True with adjoint='backsolve' and events",
+    ),
     checkpoint=(ValueError, {"events": EVENT, "adjoint": "checkpoint"}, "adjoint: got 'checkpoint' with events"),
     backsolve=(ValueError, {"events": EVENT, "adjoint": ss.Backsolve()}, "adjoint: got", "'direct'"),
     times=(ValueError, {"events": EVENT, "ts": TS.clone().requires_grad_()}, "ts: got times with a gradient", "detach"),
