@@ -214,6 +214,11 @@ def test_jumps_with_times_of_each_trajectory_are_refused():
 
 @cases(
     unknown=(ODE, "rk45", ValueError, "method: got 'rk45'", "euler, midpoint, heun, ralston, rk4, bosh3, tsit5"),
+    of_scipy=(ODE, "RK45", ValueError, "In place of 'RK45' take 'dopri5'."),
+    of_scipy_stiff=(ODE, "LSODA", ValueError, "In place of 'LSODA' take 'rodas5p'."),
+    of_torchdiffeq=(ODE, "dopri8", ValueError, "In place of 'dopri8' take 'dop853'."),
+    capitals=(ODE, "DOP853", ValueError, "Did you mean 'dop853'?"),
+    misspelt=(SDE, "euler_maryuama", ValueError, "Did you mean 'euler_maruyama'?"),
     unknown_sde=(SDE, "euler", ValueError, "method: got 'euler'", ": euler_maruyama, ", "'euler' is for ODEs"),
     ode_for_sde=(SDE, "tsit5", ValueError, ": euler_maruyama, ", "'tsit5' is for ODEs"),
     sde_for_ode=(ODE, "euler_maruyama", ValueError, "tsit5", "'euler_maruyama' is for SDEs"),
