@@ -74,7 +74,7 @@ class System:
         if torch.compiler.is_compiling():
             return function(t, spec.unravel(y))
         before = version(y)
-        out = self._noted(function, t, y)
+        out = self._noted(name, function, t, y)
         if version(y) != before:
             raise wrote_into_state(name)
         self._refuse_reuse(name, out)
@@ -92,11 +92,18 @@ class System:
         if first and isinstance(first[0], Tensor):
             self._returned[name] = (first[0], version(first[0]))
 
-    def _noted(self, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
+    def _noted(self, name: str, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
         """The function's value; an error gets a note on what t is, where that is not 0-d."""
         try:
             return function(t, self.spec.unravel(y))
         except Exception as error:
+            if _wrote_in_place(error):
+                # where the function is being differentiated, torch does not let it
+                raise FunctionError(
+                    f"{name}: wrote into a tensor that it had not made; accepted is a function that returns a new "
+                    "tensor. Begin with y.clone() where the state is changed. Drop out= and buffers that are used "
+                    "again."
+                ) from error
             if t.ndim == 0:
                 raise
             error.add_note(
@@ -340,6 +347,11 @@ def version(x: Tensor) -> int | None:
     if x.is_inference() or torch._C._functorch.is_functorch_wrapped_tensor(x):
         return None
     return x._version
+
+
+def _wrote_in_place(error: Exception) -> bool:
+    """Whether this is torch's refusal of a write into the state, or into a tensor from outside the function."""
+    return isinstance(error, RuntimeError) and "in-place operation" in str(error)
 
 
 def _broadcasts(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

@@ -166,6 +166,14 @@ def test_a_function_that_returns_the_same_buffer_again_is_refused(how):
         ss.solve(ss.ODE(lambda t, y: torch.neg(y, out=buffer)), torch.ones(3, 2), torch.tensor([0.0, 1.0]), **how)
 
 
+@pytest.mark.parametrize("method", ["rosenbrock23", "rodas5p", "kvaerno3", "esdirk54"])
+@pytest.mark.parametrize("steps", [{}, {"dt": 0.1}], ids=["own", "fixed"])
+def test_a_method_that_differentiates_refuses_a_write_into_the_state_or_a_buffer(method, steps):
+    buffer = torch.empty(3, 2)
+    for f, advice in ((lambda t, y: y.mul_(-1), "y.clone()"), (lambda t, y: buffer.copy_(-y), "Drop out= and buffers")):
+        refused(lambda f=f: ss.solve(ss.ODE(f), Y, TS, method=method, **steps), "f: ", advice)
+
+
 def test_a_constant_tensor_that_nobody_changes_may_be_returned_again():
     slope = torch.full((3, 2), 2.0)
     sol = ss.solve(ss.ODE(lambda t, y: slope), torch.zeros(3, 2), torch.tensor([0.0, 1.0]))
