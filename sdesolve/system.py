@@ -42,7 +42,8 @@ class System:
         #: of a split problem, the stiff part and the other
         self.parts: tuple[System, System] | None = None
         if isinstance(problem, SplitODE):
-            self.parts = System(problem.parts[0], spec), System(problem.parts[1], spec)
+            stiff, nonstiff = problem.parts
+            self.parts = System(stiff, spec), System(nonstiff, spec)
         self.halves: dict[str, System] = {}
         if half is not None:
             self.names, self._drift = (half,), getattr(problem, f"{half}_at")
