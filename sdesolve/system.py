@@ -105,6 +105,8 @@ class System:
                     "tensor. Begin with y.clone() where the state is changed. Drop out= and buffers that are used "
                     "again."
                 ) from error
+            if isinstance(error, RuntimeError):
+                self._note_of_derivatives(error, t, y)
             if t.ndim == 0:
                 raise
             error.add_note(
@@ -112,6 +114,24 @@ class System:
                 f"{tuple(y.shape)}. ss.batch_time(t, y) gives (batch,); shared_steps=True gives one 0-d time."
             )
             raise
+
+    @staticmethod
+    def _note_of_derivatives(error: RuntimeError, t: Tensor, y: Tensor) -> None:
+        """What differentiation asks of a function, on an error from inside one."""
+        text = str(error)
+        wrapped = any(torch._C._functorch.is_functorch_wrapped_tensor(x) for x in (t, y))
+        if wrapped and any(word in text for word in ("storage", "setup_context", "transform")):
+            error.add_note(
+                "sdesolve: here torch.func differentiates the function, as methods for stiff ODEs do. It is to be made "
+                "of torch operations, without .numpy() and .detach(); an autograd.Function needs setup_context. Where "
+                "ss.ODE(f, jacobian=) gives the derivative, 'kvaerno3' and 'esdirk54' do not differentiate f."
+            )
+        elif "does not require grad" in text:
+            error.add_note(
+                "sdesolve: functions may be called under torch.no_grad(). For derivatives inside one take "
+                "torch.func.grad; or torch.autograd.grad under torch.enable_grad(), of y.detach().requires_grad_() "
+                "where there is no graph."
+            )
 
     def _vectorized(self, name: str, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
         """The function of one trajectory, mapped over the batch."""
