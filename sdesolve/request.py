@@ -324,7 +324,7 @@ def check_events(
         raise CompileError(message("compile", "True with events", "one of the two", "Drop compile=True."))
 
 
-def one_of(argument: str, got: object, accepted: Sequence[str]) -> None:
+def one_of(argument: str, got: object, accepted: Sequence[object]) -> None:
     """Refuse what is not in the list."""
     if got not in accepted:
         raise ValueError(message(argument, repr(got), ", ".join(map(repr, accepted))))
