@@ -180,7 +180,10 @@ class Crossings:
             f = self._slope(inc.t1, step.state)
             values, rates = self.lookout.rates(inc.t1, y, f)
             heights = self._height(values, found)
-            height, k = heights.max(0)
+            height = heights.amax(0)
+            # of those that are at zero up to rounding of times, the first in the list
+            there_now = (heights + self.rounding * rates.abs() >= 0) | (heights == height)
+            k = there_now.to(torch.int8).argmax(0)
             fired = found.candidates.any(0) & (height == self._highest(heights, found)) & ~there
             mine = (torch.arange(len(values), device=k.device)[:, None] == k) & fired
             side = torch.where(there, watch.side, torch.where(mine, -found.side, found.side))

@@ -92,7 +92,9 @@ class ODE(Problem):
         by component j of y, for the n elements of a trajectory's state in the order of its ``reshape(n)`` (those of a
         pytree leaf by leaf); (n, n) with ``batched=False``, or where the functions are written for one trajectory. For
         methods that ask for it (stiff ones); default: by automatic differentiation, in n vector-Jacobian products.
-        Gradients of a solve go through it. A subclass may define the method ``jacobian`` instead.
+        Gradients of ``"rosenbrock23"`` and ``"rodas5p"`` go through it: make it of torch operations, without detach.
+        :func:`sdesolve.testing.check_problem` compares it with differences. A subclass may define the method
+        ``jacobian`` instead.
     batched, vectorize, allow_training : see :class:`Problem`; by default True, False, False.
 
     Examples

@@ -334,7 +334,7 @@ def _gives_dense(system: System, name: str) -> bool:
         return False
 
 
-def one_of(argument: str, got: object, accepted: Sequence[str]) -> None:
+def one_of(argument: str, got: object, accepted: Sequence[object]) -> None:
     """Refuse what is not in the list."""
     if got not in accepted:
         raise ValueError(message(argument, repr(got), ", ".join(map(repr, accepted))))

@@ -159,6 +159,8 @@ def solve(
     """
     problem = check_problem_type(problem)
     one_of("on_failure", on_failure, ("raise", "return"))
+    for name, flag in (("dense", dense), ("shared_steps", shared_steps), ("compile", compile)):
+        one_of(name, flag, (True, False))
     backwards = read_adjoint(adjoint)
     given = read_events(events)
     spec, y = state_spec(y0, problem.batched)
@@ -180,7 +182,9 @@ def solve(
     number = read_seed(seed, system.is_sde) if brownian is None else brownian.seed
     limit = read_max_steps(max_steps, control is not None)
     if dense and not chosen.has_dense:
-        raise ValueError(message("dense", f"True with method {chosen.name!r}", "True for ODE methods"))
+        raise ValueError(
+            message("dense", f"True with method {chosen.name!r}", "True for ODE methods with dense output")
+        )
     backwards.refuse(system, control is not None)
     found = captured(system.problem)
     if not problem.allow_training:

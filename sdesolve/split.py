@@ -56,11 +56,15 @@ class SplitODE(Problem):
         super().__init__(batched=batched, vectorize=vectorize, allow_training=allow_training)
         self._take("stiff", stiff)
         self._take("nonstiff", nonstiff)
-        # in a tuple, which registers nothing twice
-        self.parts = tuple(self._part(name) for name in self.functions)
+
+    @property
+    def parts(self) -> tuple[Problem, Problem]:
+        """Each part as a problem of its own."""
+        return self._part("stiff"), self._part("nonstiff")
 
     def _part(self, name: str) -> Problem:
-        part = ODE(getattr(self, name), batched=self.batched, vectorize=self.vectorize)
+        function = getattr(self, name)
+        part = ODE(function, batched=self.batched, vectorize=self.vectorize, allow_training=self.allow_training)
         part.functions = part.given = (name,)
-        object.__setattr__(part, name, getattr(self, name))
+        object.__setattr__(part, name, function)
         return part

@@ -42,7 +42,8 @@ class System:
         #: of a split problem, the stiff part and the other
         self.parts: tuple[System, System] | None = None
         if isinstance(problem, SplitODE):
-            self.parts = System(problem.parts[0], spec), System(problem.parts[1], spec)
+            stiff, nonstiff = problem.parts
+            self.parts = System(stiff, spec), System(nonstiff, spec)
         self.halves: dict[str, System] = {}
         if half is not None:
             self.names, self._drift = (half,), getattr(problem, f"{half}_at")
@@ -74,7 +75,7 @@ class System:
         if torch.compiler.is_compiling():
             return function(t, spec.unravel(y))
         before = version(y)
-        out = self._noted(function, t, y)
+        out = self._noted(name, function, t, y)
         if version(y) != before:
             raise wrote_into_state(name)
         self._refuse_reuse(name, out)
@@ -92,11 +93,20 @@ class System:
         if first and isinstance(first[0], Tensor):
             self._returned[name] = (first[0], version(first[0]))
 
-    def _noted(self, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
+    def _noted(self, name: str, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
         """The function's value; an error gets a note on what t is, where that is not 0-d."""
         try:
             return function(t, self.spec.unravel(y))
         except Exception as error:
+            if _wrote_in_place(error):
+                # where the function is being differentiated, torch does not let it
+                raise FunctionError(
+                    f"{name}: wrote into a tensor that it had not made; accepted is a function that returns a new "
+                    "tensor. Begin with y.clone() where the state is changed. Drop out= and buffers that are used "
+                    "again."
+                ) from error
+            if isinstance(error, RuntimeError):
+                self._note_of_derivatives(error, t, y)
             if t.ndim == 0:
                 raise
             error.add_note(
@@ -104,6 +114,24 @@ class System:
                 f"{tuple(y.shape)}. ss.batch_time(t, y) gives (batch,); shared_steps=True gives one 0-d time."
             )
             raise
+
+    @staticmethod
+    def _note_of_derivatives(error: RuntimeError, t: Tensor, y: Tensor) -> None:
+        """What differentiation asks of a function, on an error from inside one."""
+        text = str(error)
+        wrapped = any(torch._C._functorch.is_functorch_wrapped_tensor(x) for x in (t, y))
+        if wrapped and any(word in text for word in ("storage", "setup_context", "transform")):
+            error.add_note(
+                "sdesolve: here torch.func differentiates the function, as methods for stiff ODEs do. It is to be made "
+                "of torch operations, without .numpy() and .detach(); an autograd.Function needs setup_context. Where "
+                "ss.ODE(f, jacobian=) gives the derivative, 'kvaerno3' and 'esdirk54' do not differentiate f."
+            )
+        elif "does not require grad" in text:
+            error.add_note(
+                "sdesolve: functions may be called under torch.no_grad(). For derivatives inside one take "
+                "torch.func.grad; or torch.autograd.grad under torch.enable_grad(), of y.detach().requires_grad_() "
+                "where there is no graph."
+            )
 
     def _vectorized(self, name: str, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
         """The function of one trajectory, mapped over the batch."""
@@ -340,6 +368,11 @@ def version(x: Tensor) -> int | None:
     if x.is_inference() or torch._C._functorch.is_functorch_wrapped_tensor(x):
         return None
     return x._version
+
+
+def _wrote_in_place(error: Exception) -> bool:
+    """Whether this is torch's refusal of a write into the state, or into a tensor from outside the function."""
+    return isinstance(error, RuntimeError) and "in-place operation" in str(error)
 
 
 def _broadcasts(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from sdesolve.errors import message
 from sdesolve.methods.method import Method
 from sdesolve.methods.registry import METHODS, names
 from sdesolve.system import System
+
+#: what the methods of SciPy and torchdiffeq are called here, or what serves in their place
+ELSEWHERE = {
+    "rk23": "bosh3",
+    "rk45": "dopri5",
+    "radau": "rodas5p",
+    "bdf": "rodas5p",
+    "lsoda": "rodas5p",
+    "dopri8": "dop853",
+    "adaptive_heun": "heun",
+}
 
 
 def choose(system: System, method: str | Method | None, *, adaptive: bool = False) -> Method:
@@ -26,7 +39,11 @@ def choose(system: System, method: str | Method | None, *, adaptive: bool = Fals
         found = METHODS.get((kind, method))
         if found is None:
             other = METHODS.get(("ode" if kind == "sde" else "sde", method))
-            advice = f"{method!r} is for {other.problem.upper()}s." if other else ""
+            advice = (
+                f"{method!r} is for {other.problem.upper()}s."
+                if other
+                else _meant(method, names(kind, system.problem.kind))
+            )
             raise ValueError(message("method", repr(method), f"one for an {kind.upper()}: {able}", advice))
         method = found
     elif not isinstance(method, Method):
@@ -47,6 +64,15 @@ def choose(system: System, method: str | Method | None, *, adaptive: bool = Fals
     if kind == "sde":
         _check_noise(system, method)
     return method
+
+
+def _meant(method: str, able: list[str]) -> str:
+    """What somebody may have meant by a name that does not exist."""
+    name = method.lower()
+    if ELSEWHERE.get(name) in able:
+        return f"In place of {method!r} take {ELSEWHERE[name]!r}."
+    close = get_close_matches(name, able, n=1, cutoff=0.75)
+    return f"Did you mean {close[0]!r}?" if close else ""
 
 
 def default(system: System, *, adaptive: bool = False) -> str:

@@ -15,10 +15,12 @@ from sdesolve.errors import CoupledTrajectoriesError, FunctionError, message
 from sdesolve.problem import Problem
 from sdesolve.request import check_problem_type, refuse_complex_noise
 from sdesolve.semilinear import Semilinear
+from sdesolve.split import SplitODE
 from sdesolve.state import state_spec
 from sdesolve.system import System
 from sdesolve.testing.commutators import not_commutative
 from sdesolve.testing.functions import Function, Functions
+from sdesolve.testing.jacobians import wrong_jacobian
 from sdesolve.testing.moves import KINDS, SIZES, Mover, distance
 from sdesolve.testing.places import component, where
 from sdesolve.testing.promises import Look, not_additive, not_diagonal, read_other_times, read_other_trajectories
@@ -41,16 +43,18 @@ def check_problem(
     - ``noise="diagonal"``: component i of the diffusion depends on component i of y alone.
     - ``additive=True``: the diffusion does not depend on y.
     - ``commutative=True``: sum_i g_ij dg_kl/dy_i = sum_i g_il dg_kj/dy_i for all columns j and l.
+    - ``jacobian=`` of an ODE is df/dy, as far as central differences can tell.
 
-    The last three are promises: solves rely on them, and lose their order of convergence where they are false. To find
-    a dependence, the rest of the state is moved, and what must not change is compared; every pair of components and
-    every pair of trajectories is told apart so. Commutators of the columns take derivatives, in forward mode where the
-    diffusion has them, else central differences. States at which a function raises, or gives NaN or infinity, are
-    passed over, except y0 itself.
+    The three before the last are promises: solves rely on them, and lose their order of convergence where they are
+    false. To find a dependence, the rest of the state is moved, and what must not change is compared; every pair of
+    components and every pair of trajectories is told apart so. Commutators of the columns take derivatives, in forward
+    mode where the diffusion has them, else central differences. States at which a function raises, or gives NaN or
+    infinity, are passed over, except y0 itself.
 
     Parameters
     ----------
-    problem : an :class:`ODE`, :class:`SDE`, :class:`Semilinear`, :class:`Langevin` or :class:`Hamiltonian`.
+    problem : an :class:`ODE`, :class:`SDE`, :class:`SplitODE` (each part by itself), :class:`Semilinear`,
+        :class:`Langevin` or :class:`Hamiltonian`.
     y0 : a state, as for ``solve``. Several trajectories that differ are several places to look at.
     t : one time, or times to look at; of two or more, a time between the first and the last is added.
     tolerance : changes below it, relative to the number that changes, are rounding. Default: 16 rounding units of y0's
@@ -74,9 +78,12 @@ def check_problem(
     ...     print(str(error)[:75])
     diffusion: component (0,) of trajectory 0 changes with component (1,) of y
     """
-    check = _Check(check_problem_type(problem), y0, _times(t), _tolerance(tolerance), seed)
-    check.run()
-    faults = list(check.faults.values())
+    given = check_problem_type(problem)
+    faults: list[Fault] = []
+    for part in given.parts if isinstance(given, SplitODE) else (given,):
+        check = _Check(part, y0, _times(t), _tolerance(tolerance), seed)
+        check.run()
+        faults += check.faults.values()
     if len(faults) == 1:
         raise faults[0]
     if faults:
@@ -131,6 +138,9 @@ class _Check:
         for name in self.system.names:
             if not any(fault[0] == name for fault in self.faults):
                 self._fault(name, "times", read_other_times(self.functions, name, self.y, self.times, self.spec))
+        if self.system.has_jacobian and not self.faults:
+            for time in self.times:
+                self._fault("jacobian", "value", wrong_jacobian(self.system, self._functions(time), self.y))
 
     def _look_around(self, function: Function) -> None:
         value = self._value(function)

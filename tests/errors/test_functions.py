@@ -166,6 +166,54 @@ def test_a_function_that_returns_the_same_buffer_again_is_refused(how):
         ss.solve(ss.ODE(lambda t, y: torch.neg(y, out=buffer)), torch.ones(3, 2), torch.tensor([0.0, 1.0]), **how)
 
 
+@pytest.mark.parametrize("method", ["rosenbrock23", "rodas5p", "kvaerno3", "esdirk54"])
+@pytest.mark.parametrize("steps", [{}, {"dt": 0.1}], ids=["own", "fixed"])
+def test_a_method_that_differentiates_refuses_a_write_into_the_state_or_a_buffer(method, steps):
+    buffer = torch.empty(3, 2)
+    for f, advice in ((lambda t, y: y.mul_(-1), "y.clone()"), (lambda t, y: buffer.copy_(-y), "Drop out= and buffers")):
+        refused(lambda f=f: ss.solve(ss.ODE(f), Y, TS, method=method, **steps), "f: ", advice)
+
+
+class Negation(torch.autograd.Function):
+    """Without setup_context."""
+
+    @staticmethod
+    def forward(ctx, y):
+        return -y
+
+    @staticmethod
+    def backward(ctx, grad):
+        return -grad
+
+
+UNDIFFERENTIABLE = {
+    "numpy": lambda t, y: torch.from_numpy(-y.detach().numpy()),
+    "autograd_function": lambda t, y: Negation.apply(y),
+}
+
+
+@pytest.mark.parametrize("method", ["rodas5p", "esdirk54"])
+@pytest.mark.parametrize("name", UNDIFFERENTIABLE)
+def test_a_function_that_torch_func_cannot_differentiate_is_told_what_to_write(name, method):
+    ode = ss.ODE(UNDIFFERENTIABLE[name])
+    refused(lambda: ss.solve(ode, Y, TS, method=method), "torch.func", "ss.ODE(f, jacobian=)", kind=RuntimeError)
+
+
+@pytest.mark.parametrize("method", ["kvaerno3", "esdirk54"])
+@pytest.mark.parametrize("name", UNDIFFERENTIABLE)
+def test_with_a_jacobian_newtons_method_does_not_differentiate_the_function(name, method):
+    given = ss.ODE(UNDIFFERENTIABLE[name], jacobian=lambda t, y: -torch.eye(2).expand(len(y), 2, 2))
+    sol = ss.solve(given, Y, TS, method=method, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sol.ys[-1], Y * torch.exp(torch.tensor(-1.0)), rtol=1e-4, atol=0)
+
+
+def test_a_derivative_inside_a_function_without_a_graph_is_told_what_to_write():
+    slope = lambda t, y: torch.autograd.grad((y * y).sum(), y)[0]
+    refused(lambda: ss.solve(ss.ODE(slope), Y, TS), "torch.func.grad", "torch.enable_grad()", kind=RuntimeError)
+    exact = lambda t, y: -torch.func.grad(lambda z: (z * z).sum() / 2)(y)
+    torch.testing.assert_close(ss.solve(ss.ODE(exact), Y, TS).ys[-1], Y * torch.exp(torch.tensor(-1.0)))
+
+
 def test_a_constant_tensor_that_nobody_changes_may_be_returned_again():
     slope = torch.full((3, 2), 2.0)
     sol = ss.solve(ss.ODE(lambda t, y: slope), torch.zeros(3, 2), torch.tensor([0.0, 1.0]))

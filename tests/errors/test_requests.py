@@ -214,6 +214,11 @@ def test_jumps_with_times_of_each_trajectory_are_refused():
 
 @cases(
     unknown=(ODE, "rk45", ValueError, "method: got 'rk45'", "euler, midpoint, heun, ralston, rk4, bosh3, tsit5"),
+    of_scipy=(ODE, "RK45", ValueError, "In place of 'RK45' take 'dopri5'."),
+    of_scipy_stiff=(ODE, "LSODA", ValueError, "In place of 'LSODA' take 'rodas5p'."),
+    of_torchdiffeq=(ODE, "dopri8", ValueError, "In place of 'dopri8' take 'dop853'."),
+    capitals=(ODE, "DOP853", ValueError, "Did you mean 'dop853'?"),
+    misspelt=(SDE, "euler_maryuama", ValueError, "Did you mean 'euler_maruyama'?"),
     unknown_sde=(SDE, "euler", ValueError, "method: got 'euler'", ": euler_maruyama, ", "'euler' is for ODEs"),
     ode_for_sde=(SDE, "tsit5", ValueError, ": euler_maruyama, ", "'tsit5' is for ODEs"),
     sde_for_ode=(ODE, "euler_maruyama", ValueError, "tsit5", "'euler_maruyama' is for SDEs"),
@@ -331,6 +336,9 @@ def test_a_function_that_is_not_wrapped_is_refused(problem):
         "to_calculus('stratonovich')",
     ),
     on_failure=(ODE, {"on_failure": "ignore"}, "on_failure: got 'ignore'", "'raise', 'return'"),
+    compile_mode=(ODE, {"compile": "max-autotune"}, "compile: got 'max-autotune'", "accepted is True, False"),
+    dense_times=(ODE, {"dense": "no"}, "dense: got 'no'", "accepted is True, False"),
+    shared_word=(ODE, {"shared_steps": "all"}, "shared_steps: got 'all'", "accepted is True, False"),
     max_steps_zero=(ODE, {"max_steps": 0}, "max_steps: got 0", "a positive int"),
     max_steps_float=(ODE, {"max_steps": 1e3}, "max_steps: got 1000.0", "a positive int"),
     max_steps_few=(ODE, {"dt": 0.01, "max_steps": 10}, "max_steps: got 10", "dt = 0.01 needs 100 steps"),

@@ -81,6 +81,17 @@ def test_events_at_one_time_happen_one_after_the_other_in_the_order_of_the_list(
         assert [event.counts.tolist() for event in sol.events] == [[1, 1, 1]] * 2
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_rounding_makes_of_a_condition_does_not_change_the_order_of_the_list(shared):
+    heights = torch.linspace(1, 2, 7, dtype=F64)
+    y0 = torch.stack([heights, torch.zeros_like(heights)], 1)
+    note, end = ss.Event(first, terminal=False), ss.Event(lambda t, y: 1e3 * first(t, y))
+    sol = ss.solve(ss.ODE(fall), y0, span(0, 2), events=[note, end], shared_steps=shared)
+    assert [event.counts.tolist() for event in sol.events] == [[1] * 7] * 2
+    assert (sol.status == ss.Status.EVENT).all()
+    torch.testing.assert_close(sol.events[0].times[0], torch.sqrt(2 * heights / G), rtol=1e-12, atol=0)
+
+
 def test_an_output_at_the_time_of_an_event_is_the_state_behind_it():
     jump = ss.Event(lambda t, y: ss.batch_time(t, y) - 0.5, affect=lambda t, y: y + 10)
     sol = ss.solve(ss.ODE(lambda t, y: torch.ones_like(y)), torch.zeros(2, 1, dtype=F64), span(0, 0.5, 1), events=jump)

@@ -75,3 +75,13 @@ def test_a_missing_part_is_named():
         ss.SplitODE(push)
     with pytest.raises(TypeError, match="stiff: got float"):
         ss.SplitODE(1.0, push)
+
+
+@pytest.mark.parametrize("method", ["kencarp4", "tsit5"])
+def test_a_part_that_is_replaced_is_the_one_that_is_solved(method):
+    y0 = torch.ones(1, 1, dtype=F64)
+    for name, part in (("stiff", Pull()), ("nonstiff", push)):
+        problem = ss.SplitODE(lambda t, y: -y, lambda t, y: 0 * y)
+        setattr(problem, name, part)
+        wanted = ss.SplitODE(problem.stiff, problem.nonstiff)
+        assert torch.equal(ends(problem, y0, method=method), ends(wanted, y0, method=method))

@@ -588,3 +588,59 @@ def test_a_rate_that_is_not_finite_is_named_instead_of_the_function():
             check_problem(ss.Semilinear(lambda t: 1 / t, f), y0)
     with pytest.raises(ss.errors.FunctionError, match=r"^f: returned NaN or infinity"):
         check_problem(ss.Semilinear(lambda t: -t, lambda t, y: y / t), y0)
+
+
+def cubic_jacobian(t, y):
+    """Of (y_0 y_1, t y_1^3)."""
+    rows = [torch.stack([y[:, 1], y[:, 0]], 1), torch.stack([0 * y[:, 0], 3 * t.reshape(-1) * y[:, 1] ** 2], 1)]
+    return torch.stack(rows, 1)
+
+
+def cubic(t, y):
+    return torch.stack([y[:, 0] * y[:, 1], t.reshape(-1) * y[:, 1] ** 3], 1)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_derivative_is_accepted_as_jacobian(dtype, scale):
+    y0 = scale * torch.tensor([[1.0, -0.5], [0.3, 2.0]], dtype=dtype)
+    check_problem(ss.ODE(cubic, jacobian=cubic_jacobian), y0)
+    linear = lambda t, y: torch.stack([y[0] - y[1], 3 * y[1]])
+    check_problem(ss.ODE(linear, batched=False, jacobian=lambda t, y: A), A[0])
+
+
+def test_rounding_of_f_and_its_bends_are_no_fault_of_a_jacobian():
+    y0 = torch.tensor([[1.0, 1e-4]])
+    large = ss.ODE(lambda t, y: 1e4 + 0.01 * y, jacobian=lambda t, y: 0.01 * torch.eye(2)[None])
+    bent = lambda t, y: torch.stack([y[:, 0], torch.sin(1e4 * y[:, 1])], 1)
+    check_problem(large, y0)
+    slope = lambda t, y: torch.diag_embed(torch.stack([0 * y[:, 0] + 1, 1e4 * torch.cos(1e4 * y[:, 1])], 1))
+    check_problem(ss.ODE(bent, jacobian=slope), y0)
+
+
+A = torch.tensor([[1.0, -1.0], [0.0, 3.0]])
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda j: -j, lambda j: j.mT, lambda j: 1.1 * j, lambda j: 0 * j, lambda j: j + torch.nan],
+    ids=["sign", "transposed", "factor", "zero", "nan"],
+)
+def test_what_is_not_the_derivative_is_found(wrong, scale):
+    y0 = scale * torch.tensor([[1.0, -0.5], [0.3, 2.0]], dtype=torch.float64)
+    ode = ss.ODE(cubic, jacobian=lambda t, y: wrong(cubic_jacobian(t, y)))
+    assert re.match(r"jacobian: entry \(\d, \d\) of trajectory \d is .* central differences of f give", fault(ode, y0))
+
+
+def test_a_jacobian_of_the_wrong_shape_is_found():
+    assert "jacobian: returned shape (2, 2)" in fault(ss.ODE(cubic, jacobian=lambda t, y: A), torch.ones(3, 2))
+
+
+def test_the_parts_of_a_split_problem_are_checked_by_themselves():
+    y0, coupled = torch.tensor([[1.0], [2.0]]), lambda t, y: y.flip(0)
+    wrong = fault(ss.SplitODE(lambda t, y: -y, coupled), y0, kind=CoupledTrajectoriesError)
+    assert wrong.startswith("nonstiff: the value for one trajectory changes with another's state")
+    both = fault(ss.SplitODE(coupled, coupled), y0)
+    assert "2 faults" in both and "- stiff:" in both and "- nonstiff:" in both
+    check_problem(ss.SplitODE(lambda t, y: -y, lambda t, y: t * y), torch.ones(2, 1))
