@@ -93,6 +93,7 @@ class ODE(Problem):
         pytree leaf by leaf); (n, n) with ``batched=False``, or where the functions are written for one trajectory. For
         methods that ask for it (stiff ones); default: by automatic differentiation, in n vector-Jacobian products.
         Gradients of a solve go through it. A subclass may define the method ``jacobian`` instead.
+    stiff : f draws solutions together much faster than they move: the default method is then implicit.
     batched, vectorize, allow_training : see :class:`Problem`; by default True, False, False.
 
     Examples
@@ -106,6 +107,7 @@ class ODE(Problem):
     kind = "ODE"
     functions = ("f",)
     given: tuple[str, ...] = ("f",)
+    stiff: bool = False
     f: Callable[[Tensor, Any], Any]
 
     def __init__(
@@ -113,6 +115,7 @@ class ODE(Problem):
         f: Callable[[Tensor, Any], Any] | None = None,
         *,
         jacobian: Callable[[Tensor, Any], Tensor] | None = None,
+        stiff: bool = False,
         batched: bool = True,
         vectorize: bool = False,
         allow_training: bool = False,
@@ -121,6 +124,7 @@ class ODE(Problem):
         self._take("f", f)
         if jacobian is not None:
             self._take("jacobian", jacobian)
+        self.stiff = stiff
         if callable(getattr(self, "jacobian", None)):
             self.given = ("f", "jacobian")
 
