@@ -10,9 +10,12 @@ closer for a larger one, whatever the units of the components (Collatz 1942, Mat
 
 With L the length of the explicit method's interval of stability, steps with  h rho > 0.6 L  say that a problem is
 stiff: 15 of them, between which there are not 6 others in a row, and the stiff method goes on (Hairer & Wanner II,
-IV.2). Back it goes behind 5 steps in a row with  h rho < 0.3 L,  which the explicit method could have taken, for less
-(Petzold 1983, SIAM J. Sci. Stat. Comput. 4:136). Stability alone holds h rho at L; at tight tolerances the order that
-explicit methods lose on stiff problems holds it lower, and problems that are not stiff stay below L / 2.
+IV.2). Back it goes behind 5 steps in a row with  h rho < 0.2 L,  which the explicit method could have taken, for less
+(Petzold 1983, SIAM J. Sci. Stat. Comput. 4:136).
+
+Stability alone holds h rho at L. At tight tolerances what an explicit step makes of the fast directions costs accuracy
+before it costs stability, and holds it lower: where f changes by less than  h rho |f| / 100  in a step, as on a smooth
+solution that others are drawn to (from 1/8 of it upwards where nothing is stiff), steps say so from  0.05 L  on.
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ from sdesolve.system import System
 Tensors = tuple[Tensor, ...]
 
 #: of the interval of stability: from where on explicit steps are bound by it, and below which they would not be
-BOUND, FREE = 0.6, 0.3
+BOUND, FREE = 0.6, 0.2
+#: the first for those in which f changes so many times less than df/dy would let it
+BOUND_OF_SLOW, SLOWER = 0.05, 100.0
 #: steps that speak for the other method before it is taken, from the explicit one and back; steps in a row that speak
 #: against it and have the count begin anew
 STIFF, MILD = 15, 5
@@ -162,7 +167,10 @@ class Auto(Method):
         with torch.no_grad():
             change, distance = (_size(system, x) for x in (sums.stages[-1] - sums.stages[-2], sums.y1 - sums.before))
             rho = torch.where(distance > 0, change / distance, 0.0)
-        return _Taken(step.state.y, rho, sums.stages[-1], step.error, step.dense)
+            last, moved = (_size(system, x) for x in (sums.stages[-1], sums.stages[-1] - first))
+            slow = SLOWER * moved < rho * inc.h.abs().reshape(-1) * last
+            weight = torch.where(slow, BOUND / BOUND_OF_SLOW, 1.0).to(rho.dtype)
+        return _Taken(step.state.y, rho * weight, sums.stages[-1], step.error, step.dense)
 
     def _stiff(self, asked: _Asked) -> _Taken:
         system, y, inc, error, dense = asked
@@ -172,7 +180,7 @@ class Auto(Method):
         return _Taken(step.state.y, rho, torch.zeros_like(y), step.error, step.dense)
 
     def _other(self, stiff: Tensor, product: Tensor) -> Tensor:
-        """Whose step speaks for the other method, (batch,); product : h rho."""
+        """Whose step speaks for the other method, (batch,); product : h rho, weighted."""
         return torch.where(stiff, product < FREE * self.interval, product > BOUND * self.interval)
 
     def _remembered(self, memory: Tensor, stiff: Tensor, product: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,8 +246,8 @@ class _Part(System):
 
 
 class _Taken(NamedTuple):
-    """A step: the new state, rho, (batch,), the first stage of the next step (zeros where it is not known), the error
-    and the dense output if they were asked for."""
+    """A step: the new state; rho, (batch,), of explicit steps weighted to be compared with one bound; the first stage
+    of the next step (zeros where it is not known); the error and the dense output if they were asked for."""
 
     y: Tensor
     rho: Tensor
