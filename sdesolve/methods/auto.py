@@ -5,7 +5,7 @@ alone, a Rosenbrock method. Each trajectory starts with the first, and changes b
     stiff step :     rho = max_i (|J| x)_i / x_i,  x = |J|^m 1
 
 The first measures df/dy along what f does last, which near the bound of stability is the fastest direction (Shampine
-1977, SIAM J. Numer. Anal. 14:1013; Hairer & Wanner II, IV.2). The second bounds the spectral radius of J for any m,
+1977, ACM Trans. Math. Softw. 3:44; Hairer & Wanner II, IV.2). The second bounds the spectral radius of J for any m,
 closer for a larger one, whatever the units of the components (Collatz 1942, Math. Z. 48:221).
 
 With L the length of the explicit method's interval of stability, steps with  h rho > 0.6 L  say that a problem is
