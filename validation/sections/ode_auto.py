@@ -16,7 +16,7 @@ from validation.sections.ode_work_precision import Measured, ours, scipys, work_
 AUTO = METHODS["ode", "auto"]
 PEER = "LSODA"
 
-MOST_EXPLICIT_STEPS = 20_000
+MOST_EXPLICIT_STEPS = 10_000
 """On a stiff problem the explicit method alone is given up behind these."""
 
 MOST_WORK = {True: 2.0, False: 1.0}
