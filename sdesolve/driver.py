@@ -116,7 +116,7 @@ def _eager_step(
     kept = "all" if everyone else "some" if anyone else "none"
     after = loop.commit(carry, a, kept=kept, fresh=not any(stale))
     if landed and loop.at_landing is not None:
-        y, cache = loop.crossed(after.y, int(a.proposal.target[0]), loop.now(a))
+        y, cache = loop.crossed(State(after.y, after.cache), int(a.proposal.target[0]), loop.now(a))
         after = after._replace(y=y, cache=cache)
     inside = None
     if anyone and outputs.between is not None:

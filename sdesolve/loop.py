@@ -351,7 +351,7 @@ class Loop:
         if kept == "some":
             state = self.choose(self.to_batch(a.accept) & (carry.status == RUNNING), a.step.state, old)
         if a.stale is not None and not fresh:
-            renewed = State(state.y, self.method.init(self.system, self.now(a), state.y))
+            renewed = State(state.y, self.method.renew(self.system, self.now(a), state))
             state = self.choose(self.to_batch(a.stale), renewed, state)
         taken, spent = a.proposal.h > 0, carry.evaluations
         if spent is not None and a.step.evaluations is not None:
@@ -375,12 +375,12 @@ class Loop:
         idle = torch.zeros_like(a.accept)
         return self.to_state(self.clock.propose(a.clock, a.h, idle).t0)
 
-    def crossed(self, y: Tensor, point: int, here: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def crossed(self, state: State, point: int, here: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The state and the method's cache on a landing point behind which the right-hand side, or the state, is
         another one; all trajectories stand there."""
         if self.at_landing is not None:
-            y = self.at_landing(y, point)
-        return y, self.method.init(self.system, here, y)
+            state = state._replace(y=self.at_landing(state.y, point))
+        return state.y, self.method.renew(self.system, here, state)
 
     def running(self, carry: Carry) -> Tensor:
         """Whether anyone is still running, 0-d."""

@@ -24,7 +24,7 @@ from sdesolve.fixed import FixedLoop, FixedRun, shadows
 from sdesolve.interpolate import DenseOutput, dense_output
 from sdesolve.lattice_clock import LatticeClock, PathNoise
 from sdesolve.loop import Carry, Loop, Watcher, failed
-from sdesolve.methods.method import Method, State
+from sdesolve.methods.method import Method, State, Switches
 from sdesolve.outputs import Between, Outputs, Record, Recorder
 from sdesolve.solution import Status
 from sdesolve.start import Beginning, Start, evaluations, first_carry, first_values
@@ -50,6 +50,7 @@ class Result:
     reached: Tensor
     dense: DenseOutput | None = None
     happened: list[Happened] = field(default_factory=list)
+    switches: Switches | None = None
 
 
 class Interrupted(Exception):  # noqa: N818 - carries a result, and is turned into SolveInterrupted by solve
@@ -392,6 +393,7 @@ class AdaptivePlan:
             reached,
             self._dense(loop, records) if records else None,
             outputs.happened,
+            method.switches(self.system, State(carry.y, carry.cache)),
         )
 
     def _before_failure(self, ys: Tensor, reached: Tensor) -> Tensor:

@@ -95,6 +95,7 @@ class ODE(Problem):
         Gradients of ``"rosenbrock23"`` and ``"rodas5p"`` go through it: make it of torch operations, without detach.
         :func:`sdesolve.testing.check_problem` compares it with differences. A subclass may define the method
         ``jacobian`` instead.
+    stiff : f draws solutions together much faster than they move: the default method is then implicit.
     batched, vectorize, allow_training : see :class:`Problem`; by default True, False, False.
 
     Examples
@@ -108,6 +109,7 @@ class ODE(Problem):
     kind = "ODE"
     functions = ("f",)
     given: tuple[str, ...] = ("f",)
+    stiff: bool = False
     f: Callable[[Tensor, Any], Any]
 
     def __init__(
@@ -115,6 +117,7 @@ class ODE(Problem):
         f: Callable[[Tensor, Any], Any] | None = None,
         *,
         jacobian: Callable[[Tensor, Any], Tensor] | None = None,
+        stiff: bool = False,
         batched: bool = True,
         vectorize: bool = False,
         allow_training: bool = False,
@@ -123,6 +126,7 @@ class ODE(Problem):
         self._take("f", f)
         if jacobian is not None:
             self._take("jacobian", jacobian)
+        self.stiff = stiff
         if callable(getattr(self, "jacobian", None)):
             self.given = ("f", "jacobian")
 

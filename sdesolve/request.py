@@ -154,6 +154,9 @@ def read_control(system: System, method: Method, dt: float | None, rtol: Any, at
             )
     wanted = controller is not None or rtol is not None or atol is not None
     if not wanted and dt is not None:
+        if method.adaptive_only:
+            accepted, advice = "adaptive steps: rtol=, atol=", "With fixed steps say which: 'tsit5', or 'rodas5p'."
+            raise ValueError(message("dt", f"fixed steps for method {method.name!r}", accepted, advice))
         return None
     if wanted and method.error_order is None:
         able = [m for m in names(method.problem) if adapts(system, m)]

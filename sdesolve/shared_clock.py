@@ -117,7 +117,7 @@ class SharedClock:
             elif loop.at_landing is not None or (self.jumps and self.jumps[point]):
                 start: Any = real.propose(clock, h, ~_YES)  # type: ignore[arg-type]
                 after = self._times(start.t0)
-                y, cache = loop.crossed(y, point, after[0])
+                y, cache = loop.crossed(State(y, cache), point, after[0])
                 round = None if round is None else round._replace(stale=self._everyone(), after=after)
             outputs.write_all(point, y)
         if records is not None:

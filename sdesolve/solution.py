@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from sdesolve import export, plots
 from sdesolve.errors import message
 from sdesolve.interpolate import DenseOutput
+from sdesolve.methods.method import Switches
 
 __all__ = ["Occurrences", "Solution", "Stats", "Status"]
 
@@ -54,7 +55,8 @@ class Stats:
     """What a solve cost. Tensors are (batch,), one number a trajectory.
 
     ``steps`` = ``accepted`` + ``rejected``; evaluations are those of the steps and of their start (a first stage, a
-    first step size), not the two that look for coupled trajectories.
+    first step size), not the two that look for coupled trajectories. ``switches``: of ``method="auto"``, which methods
+    it was, when, and for how many steps (:class:`sdesolve.methods.Switches`); None: the method is one.
     """
 
     method: str
@@ -63,14 +65,20 @@ class Stats:
     rejected: Tensor
     drift_evaluations: Tensor
     diffusion_evaluations: Tensor
+    switches: Switches | None = None
 
     def __repr__(self) -> str:
         def span(x: Tensor) -> str:
             low, high = int(x.min()), int(x.max())
             return str(low) if low == high else f"{low}..{high}"
 
+        switched = ""
+        if self.switches is not None:
+            (explicit, stiff), ended, steps, counts, _ = self.switches
+            switched = f" ({explicit}; {stiff} for {span(steps)} steps"
+            switched += f", {span(counts)} switches, {int(ended.sum())} of {len(ended)} ended with {stiff})"
         return (
-            f"Stats(method={self.method!r}, steps={span(self.steps)}, rejected={span(self.rejected)}, "
+            f"Stats(method={self.method!r}{switched}, steps={span(self.steps)}, rejected={span(self.rejected)}, "
             f"drift_evaluations={span(self.drift_evaluations)}, "
             f"diffusion_evaluations={span(self.diffusion_evaluations)})"
         )

@@ -87,7 +87,9 @@ def solve(
         functions are never evaluated outside their span. Gradients by the times (ODEs) are those of fixed steps as they
         are taken with ``"direct"`` and ``"checkpoint"``, otherwise those of the equation, right up to the error of the
         solve.
-    method : name or method object; ``python -m sdesolve methods`` lists them. Default: ``"tsit5"`` for an ODE,
+    method : name or method object; ``python -m sdesolve methods`` lists them. ``"auto"`` (ODEs, adaptive steps) starts
+        each trajectory with ``"tsit5"`` and leaves it to ``"rodas5p"`` while it is stiff; ``stats.switches`` of the
+        Solution tells when. Default: ``"tsit5"`` for an ODE, ``"rodas5p"`` for one that says ``stiff=True``,
         ``"baoab"`` for Langevin dynamics, ``"exponential_heun"`` for a Semilinear problem, ``"kencarp4"`` for a
         SplitODE, for a Hamiltonian one ``"leapfrog"`` for fixed and ``"tsit5"`` for adaptive steps; for an SDE by
         calculus, noise, additivity and stiffness, as it says of itself (:func:`sdesolve.methods.default`). Where fixed
@@ -386,6 +388,7 @@ def _finish(
             result.rejected,
             result.drift_evaluations + probes[0],
             result.diffusion_evaluations + probes[1],
+            result.switches,
         )
         ys = spec.unravel(result.ys, lead=1)
         happened = () if conditions is None else occurrences(conditions, result.happened, times)
@@ -413,8 +416,8 @@ def _failure(result: Result, solution: Solution, ids: Tensor, method: Method) ->
         Status.STEP_UNDERFLOW: "The solution may grow without bound there; otherwise loosen rtol and atol (or lower "
         "PID's dt_min), use float64, or name a discontinuity in ss.PID(jumps=).",
         Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol. A stiff problem ends so too: for a stiff SDE take "
-        "implicit_milstein or, where its noise is additive, esdirk_sra; for a stiff ODE rodas5p, or rosenbrock23 where "
-        "tolerances are loose.",
+        "implicit_milstein or, where its noise is additive, esdirk_sra; for a stiff ODE 'auto', or rodas5p, or "
+        "rosenbrock23 where tolerances are loose.",
         Status.ZENO: "Events follow each other ever faster: end the trajectory with a terminal event, or let affect "
         "bring it to rest away from the condition's zero.",
         Status.NOT_CONVERGED: f"Take smaller steps, or more iterations: {_more_iterations(method)}. Newton's "

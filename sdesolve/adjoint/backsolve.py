@@ -13,7 +13,7 @@ from sdesolve.adjoint.retrace import Retraced
 from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
 from sdesolve.errors import CompileError, message
-from sdesolve.methods import Method, Rosenbrock, choose
+from sdesolve.methods import Auto, Method, Rosenbrock, choose
 from sdesolve.plan import AdaptivePlan, FixedPlan
 from sdesolve.system import System
 
@@ -55,7 +55,7 @@ class Backsolve(Way):
         if method is None and system.is_sde and system.calculus == "stratonovich" and not system.additive:
             method = "heun"
         chosen = choose(system, method, adaptive=adaptive)
-        if chosen.may_fail or isinstance(chosen, Rosenbrock):
+        if chosen.may_fail or isinstance(chosen, (Auto, Rosenbrock)):
             got = f"'backsolve' with the implicit method {chosen.name!r}"
             advice = "Heun's steps back are explicit, and not stable where a solve needs implicit ones."
             if not system.is_sde:

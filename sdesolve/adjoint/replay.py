@@ -24,7 +24,7 @@ from sdesolve.compiled.replay import Cotangents, Tensors, lifted_of, replay_adap
 from sdesolve.compiled.step import lifted_init
 from sdesolve.crossing import Crossings
 from sdesolve.errors import CompileError, message
-from sdesolve.methods import Rosenbrock
+from sdesolve.methods import Auto, Rosenbrock
 from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result, first_time
 from sdesolve.solution import Status
 
@@ -57,7 +57,7 @@ def without_gradient(
     plan: FixedPlan | AdaptivePlan, captured: Captured, y0: Tensor, report: Report | None
 ) -> Result | None:
     """The result, where nothing needs a gradient; None where something does. Raise for functions of one trajectory,
-    whose steps cannot be lifted, and for Rosenbrock methods."""
+    whose steps cannot be lifted, and for methods whose steps differentiate f."""
     if not torch.is_grad_enabled() or not _differentiable(plan, captured, y0):
         with torch.no_grad():
             return plan.run(y0.detach(), report)
@@ -72,7 +72,7 @@ def without_gradient(
                 "compile=False, adjoint='backsolve', torch.no_grad(), or a function of the whole batch",
             )
         )
-    if isinstance(plan.method, Rosenbrock):
+    if isinstance(plan.method, (Auto, Rosenbrock)):
         # torch.func transforms are not compiled beside the writes that record steps
         got = f"True with method={plan.method.name!r}, where gradients of the steps are wanted"
         raise CompileError(message("compile", got, "compile=False, or torch.no_grad()"))

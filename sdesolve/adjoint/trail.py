@@ -197,7 +197,7 @@ class AdaptiveTrail:
             outputs.append((inside[1], inside[0].values(self.system.spec, state.y, step.dense)))
         state = step.state if taken is None else loop.choose(taken, step.state, state)
         if r.stale is not None and r.after is not None:
-            renewed = State(state.y, loop.method.init(loop.system, loop.to_state(r.after), state.y))
+            renewed = State(state.y, loop.method.renew(loop.system, loop.to_state(r.after), state))
             state = loop.choose(r.stale, renewed, state)
         return state
 

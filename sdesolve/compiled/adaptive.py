@@ -21,6 +21,7 @@ from sdesolve.driver import Standing
 from sdesolve.errors import CompileError, message
 from sdesolve.lattice_clock import LatticeClock, PathNoise
 from sdesolve.loop import Carry, Loop, failed
+from sdesolve.methods.method import State
 from sdesolve.start import Beginning, evaluations, first_carry, first_values
 from sdesolve.step_size import PID
 from sdesolve.table_clock import TableClock
@@ -244,7 +245,7 @@ class Chunks:
         if going or not jump:
             return carry
         here = self.real.starts[point].expand(loop.clock.lanes)
-        y, cache = loop.crossed(carry.y, point, loop.to_state(here))
+        y, cache = loop.crossed(State(carry.y, carry.cache), point, loop.to_state(here))
         return carry._replace(y=y, cache=cache)
 
 

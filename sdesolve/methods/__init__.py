@@ -1,10 +1,11 @@
 """How one step is taken, one file a family; all methods by name, and the choice of one for a problem."""
 
+from sdesolve.methods.auto import Auto
 from sdesolve.methods.choice import choose, default
 from sdesolve.methods.esdirk_tableaus import ESDIRK54, TRBDF2, BackwardEuler, KenCarp4, Kvaerno3
 from sdesolve.methods.implicit import ImplicitEuler, ImplicitMilstein
 from sdesolve.methods.implicit_additive import ImplicitAdditive
-from sdesolve.methods.method import Increments, Method, State, Step
+from sdesolve.methods.method import Increments, Method, State, Step, Switches
 from sdesolve.methods.milstein import Milstein
 from sdesolve.methods.registry import METHODS, NOISELESS, PROBLEMS, made_for, names, table
 from sdesolve.methods.reversible import Coupled
@@ -17,6 +18,7 @@ __all__ = [
     "NOISELESS",
     "PROBLEMS",
     "TRBDF2",
+    "Auto",
     "BackwardEuler",
     "Coupled",
     "ImplicitAdditive",
@@ -31,6 +33,7 @@ __all__ = [
     "RungeKutta",
     "State",
     "Step",
+    "Switches",
     "Tableau",
     "choose",
     "default",

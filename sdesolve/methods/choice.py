@@ -5,6 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from sdesolve.errors import message
+from sdesolve.methods.auto import Auto
 from sdesolve.methods.method import Method
 from sdesolve.methods.registry import METHODS, names
 from sdesolve.system import System
@@ -44,6 +45,8 @@ def choose(system: System, method: str | Method | None, *, adaptive: bool = Fals
                 if other
                 else _meant(method, names(kind, system.problem.kind))
             )
+            if isinstance(other, Auto):
+                advice += " Where the drift is stiff, say stiff=True in the SDE: the default method is then implicit."
             raise ValueError(message("method", repr(method), f"one for an {kind.upper()}: {able}", advice))
         method = found
     elif not isinstance(method, Method):
@@ -86,7 +89,7 @@ def default(system: System, *, adaptive: bool = False) -> str:
     SplitODE                          kencarp4                          the same
     Hamiltonian, fixed steps          leapfrog                          the same
     Hamiltonian, adaptive steps       tsit5                             the same
-    ODE                               tsit5                             the same
+    ODE                               tsit5                             rodas5p
     SDE, additive                     sosra                             esdirk_sra
     Ito, diagonal or scalar           sosri                             implicit_milstein
     Ito, general, commutative         milstein                          implicit_milstein
@@ -100,9 +103,11 @@ def default(system: System, *, adaptive: bool = False) -> str:
     to adapt, which loses it, a method of high order takes the fewest.
     """
     kind = system.problem.kind
-    made = {"Langevin": "baoab", "Semilinear": "exponential_heun", "SplitODE": "kencarp4", "ODE": "tsit5"}
+    made = {"Langevin": "baoab", "Semilinear": "exponential_heun", "SplitODE": "kencarp4"}
     if kind in made:
         return made[kind]
+    if kind == "ODE":
+        return "rodas5p" if system.problem.stiff else "tsit5"
     if kind == "Hamiltonian":
         return "tsit5" if adaptive else "leapfrog"
     stiff = bool(system.problem.stiff)

@@ -60,6 +60,22 @@ class Step(NamedTuple):
     evaluations: Tensor | None = None
 
 
+class Switches(NamedTuple):
+    """What a method that is two has taken when, trajectory by trajectory.
+
+    names : of the explicit method and of the stiff one. stiff : (batch,) whether the last step was left to the stiff
+    one. steps : (batch,) accepted steps by the stiff one. counts : (batch,) how often a trajectory has changed from one
+    to the other. times : (N, batch), where it did, at first from the explicit one; NaN behind a trajectory's last. The
+    first 16 are kept.
+    """
+
+    names: tuple[str, str]
+    stiff: Tensor
+    steps: Tensor
+    counts: Tensor
+    times: Tensor
+
+
 class Method:
     """Base of all methods. A method has no state: what it keeps between steps travels in ``State.cache``.
 
@@ -88,6 +104,7 @@ class Method:
     dense_evaluations : more drift evaluations a step, when ``dense`` is asked for.
     has_dense : whether ``dense`` can be given.
     reports_evaluations : steps say themselves how often they evaluate the drift; ``drift_evaluations`` is typical.
+    adaptive_only : not with fixed steps.
     reads_tolerance : ``step`` takes ``tolerance=``, of y's shape: the error of a step that matters in each element.
         None, as with fixed steps: not known.
     source : where the coefficients stand.
@@ -120,12 +137,17 @@ class Method:
     dense_evaluations: int = 0
     has_dense: bool = False
     reports_evaluations: bool = False
+    adaptive_only: bool = False
     reads_tolerance: bool = False
     source: str
 
     def init(self, system: System, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """What the first step finds in its cache."""
         return ()
+
+    def renew(self, system: System, t: Tensor, state: State) -> tuple[Tensor, ...]:
+        """The cache where the state, or the right-hand side, has become another one."""
+        return self.init(system, t, state.y)
 
     def first_stage(self, cache: tuple[Tensor, ...]) -> Tensor | None:
         """f(t, y) if ``init`` has computed it."""
@@ -167,6 +189,10 @@ class Method:
 
     def discrepancy(self, state: State) -> Tensor | None:
         """How far the state is from what it should agree with, of y's shape; None: the method cannot tell."""
+        return None
+
+    def switches(self, system: System, state: State) -> Switches | None:
+        """How the method has changed on the way; None: it is one."""
         return None
 
     def __repr__(self) -> str:

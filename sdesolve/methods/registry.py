@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sdesolve.errors import message
+from sdesolve.methods.auto import AUTO
 from sdesolve.methods.esdirk_tableaus import STIFF
 from sdesolve.methods.euler_maruyama import EULER_MARUYAMA
 from sdesolve.methods.explicit import EXPLICIT
@@ -32,6 +33,7 @@ METHODS: dict[tuple[str, str], Method] = {
     for method in (
         *EXPLICIT,
         *ROSENBROCK,
+        AUTO,
         EULER_MARUYAMA,
         TAMED_EULER,
         MILSTEIN,

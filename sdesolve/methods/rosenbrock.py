@@ -74,6 +74,12 @@ class Rosenbrock(Method):
         self.error_drift_evaluations = tableau.stages - tableau.needed
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
+        return self.with_jacobian(system, state, inc, error=error, dense=dense)[0]
+
+    def with_jacobian(
+        self, system: System, state: State, inc: Increments, *, error: bool, dense: bool
+    ) -> tuple[Step, Tensor]:
+        """The step, and the Jacobian that it took, (batch, n, n)."""
         refuse_complex(state.y)
         tab, h, rests = self.tableau, inc.h, None
         y = state.y
@@ -99,7 +105,7 @@ class Rosenbrock(Method):
             y1 = torch.where(rests, state.y, y1)
             difference = None if difference is None else torch.where(rests, 0.0, difference)
         powers = tuple(combine(weights, u) for weights in zip(*tab.dense, strict=True)) if dense else ()
-        return Step(State(y1), difference, None, powers)
+        return Step(State(y1), difference, None, powers), jacobian
 
 
 def _moving(inc: Increments, y: Tensor) -> tuple[Tensor, Increments, Tensor]:

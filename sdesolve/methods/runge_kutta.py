@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from operator import mul
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,11 +76,33 @@ class Tableau:
         return p if self.coarse_order is None else 2 * p - (self.coarse_order + 1)
 
     @property
+    def stability_interval(self) -> float:
+        """The x up to which |R(z)| <= 1 on the real axis from -x to 0, with the stability function  R(z) = 1 + sum_k
+        b^T A^(k-1) 1 z^k  (Hairer & Wanner II, (IV.2.10))."""
+        powers, column = [1.0], [1.0] * self.stages
+        for _ in range(self.stages):
+            powers.append(sum(map(mul, self.b, column)))
+            column = [sum(map(mul, row, column)) for row in self.a]
+        # R(z) = 1, without its root 0, and R(z) = -1
+        roots = np.concatenate([np.roots(powers[:0:-1]), np.roots([*powers[:0:-1], 2.0])])
+        return float(min(-z.real for z in roots if abs(z.imag) < 1e-9 and z.real < 0))
+
+    @property
     def dense_evaluations(self) -> int:
         """Of f, for dense output alone."""
         if self.dense is not None:
             return len(self.dense_c)
         return 0 if self.first_same_as_last else 1
+
+
+class Sums(NamedTuple):
+    """What the stages of a step add up to: y_1; all stages; the errors; what the last stage but one was evaluated
+    at."""
+
+    y1: Tensor
+    stages: list[Tensor]
+    errors: Sequence[Tensor]
+    before: Tensor
 
 
 class RungeKutta(Method):
@@ -105,32 +129,35 @@ class RungeKutta(Method):
         return cache[0] if cache else None
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
+        return self.with_sums(system, state, inc, error=error, dense=dense)[0]
+
+    def with_sums(
+        self, system: System, state: State, inc: Increments, *, error: bool, dense: bool
+    ) -> tuple[Step, Sums]:
+        """The step, and what its stages add up to."""
         y = state.y
         first = state.cache[0] if state.cache else system.drift(inc.t0, y)
         by = self._by_columns if plain_eager() else self._by_rows
-        y1, stages, estimates = by(system, y, inc, first, error)
+        sums = by(system, y, inc, first, error)
+        y1, stages, estimates, _ = sums
         estimate, coarse = (*estimates, None, None)[:2]
         powers = self._dense(system, y, y1, inc, stages) if dense else ()
-        return Step(State(y1, (stages[-1],) if self.last else ()), estimate, None, powers, coarse)
+        return Step(State(y1, (stages[-1],) if self.last else ()), estimate, None, powers, coarse), sums
 
-    def _by_rows(
-        self, system: System, y: Tensor, inc: Increments, first: Tensor, error: bool
-    ) -> tuple[Tensor, list[Tensor], Sequence[Tensor]]:
-        """y_1, all stages, and the errors: each a sum over the stages before it, as compiled code wants them."""
+    def _by_rows(self, system: System, y: Tensor, inc: Increments, first: Tensor, error: bool) -> Sums:
+        """Each a sum over the stages before it, as compiled code wants them."""
         tab, h = self.tableau, inc.h
-        stages, end = [first], y
+        stages, end, before = [first], y, y
         for row, c in zip(tab.a[1:], tab.c[1:], strict=True):
-            end = y + h * combine(row, stages)
+            before, end = end, y + h * combine(row, stages)
             stages.append(system.drift(inc.at(c), end))
         y1 = end if self.last else y + h * combine(tab.b, stages)
-        return y1, stages, self._errors(h, stages) if error else ()
+        return Sums(y1, stages, self._errors(h, stages) if error else (), before)
 
     def _errors(self, h: Tensor, stages: list[Tensor]) -> list[Tensor]:
         return [h * combine(weights, stages) for weights in self.differences]
 
-    def _by_columns(
-        self, system: System, y: Tensor, inc: Increments, first: Tensor, error: bool
-    ) -> tuple[Tensor, list[Tensor], Sequence[Tensor]]:
+    def _by_columns(self, system: System, y: Tensor, inc: Increments, first: Tensor, error: bool) -> Sums:
         """The same in fewer operations: a stage is added to all the sums that it enters at once.
 
         ``sums`` are those of the stages to come, of y_1 and of the errors, which have no part in the graph.
@@ -141,8 +168,9 @@ class RungeKutta(Method):
         rows = tab.stages - 1 + (not self.last) + errors
         columns, nodes = self._columns(y, rows)
         times = (inc.t0 + nodes.reshape(-1, *(1,) * inc.t0.ndim) * (inc.t1 - inc.t0)).unbind()
-        stages, end, sums = [first], y, columns[0] * first
+        stages, end, before, sums = [first], y, y, columns[0] * first
         for j, (c, time) in enumerate(zip(tab.c[1:], times, strict=True), 1):
+            before = end
             end, sums = _advanced(y, h, sums, rows - j)
             stages.append(system.drift(inc.t1 if c == 1 else inc.t0 if c == 0 else time, end))
             if rows > j:
@@ -150,9 +178,9 @@ class RungeKutta(Method):
         if not self.last:
             end, sums = _advanced(y, h, sums, rows - tab.stages)
         if errors:
-            return end, stages, (h * sums).unbind()
+            return Sums(end, stages, (h * sums).unbind(), before)
         with torch.no_grad():
-            return end, stages, self._errors(h, stages) if error else ()
+            return Sums(end, stages, self._errors(h, stages) if error else (), before)
 
     def _columns(self, y: Tensor, rows: int) -> tuple[tuple[Tensor, ...], Tensor]:
         """For each stage its weights in the sums that are not finished by then, (sums, 1, ..., 1); and the nodes from

@@ -15,7 +15,7 @@ from sdesolve.methods import METHODS, Rosenbrock, RungeKutta, names
 IMPLICIT = [
     name for name in names("ode") if METHODS["ode", name].may_fail or isinstance(METHODS["ode", name], Rosenbrock)
 ]
-ODE_METHODS = [name for name in names("ode") if name not in IMPLICIT]
+ODE_METHODS = [name for name in names("ode") if name not in IMPLICIT and not METHODS["ode", name].adaptive_only]
 
 
 def whirl(t, y):

@@ -12,7 +12,7 @@ from sdesolve.methods import METHODS, Rosenbrock, names
 
 F64 = torch.float64
 #: implicit ones are measured in test_esdirk.py, by fewer steps
-ODE_METHODS = [name for name in names("ode") if not METHODS["ode", name].may_fail]
+ODE_METHODS = [n for n in names("ode") if not (METHODS["ode", n].may_fail or METHODS["ode", n].adaptive_only)]
 ADAPTIVE = ["bosh3", "tsit5", "dopri5", "vern7", "dop853"]
 #: of the continuous extensions; the others are cubic Hermite interpolants
 INTERPOLANT = {"tsit5": 4, "dopri5": 4, "vern7": 7, "dop853": 7, "rosenbrock23": 2, "rodas5p": 4}

@@ -14,7 +14,7 @@ import sdesolve as ss
 from sdesolve.methods import METHODS, Method, names
 from validation.check import Case, Check, Section, Settings, bounded
 from validation.order import fit_order, order_check
-from validation.sections import ode_stiff, ode_work_precision
+from validation.sections import ode_auto, ode_stiff, ode_work_precision
 
 ORDER_BOUND = 0.3
 TOLERANCE_BOUND = 0.3
@@ -152,13 +152,15 @@ def cases(settings: Settings) -> list[Case]:
         Case(f"{method.name}, {problem.name}", partial(order_of, problem, method, levels))
         for problem in PROBLEMS
         for method in methods
+        if not method.adaptive_only
     ]
     controlled = [
         Case(f"{method.name}, adaptive", partial(adaptive, PROBLEMS[0], method, exponents(method, settings.quick)))
         for method in methods
         if method.error_order is not None
     ]
-    return orders + controlled + ode_work_precision.cases(settings) + ode_stiff.cases(settings)
+    beside = ode_work_precision.cases(settings) + ode_stiff.cases(settings) + ode_auto.cases(settings)
+    return orders + controlled + beside
 
 
 def exponents(method: Method, quick: bool) -> list[float]:
