@@ -8,7 +8,7 @@ outputs. What is known of a condition between steps is its sign, not its value: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -33,8 +33,8 @@ STANDING = 2
 
 
 class Watch(NamedTuple):
-    """What is known behind a step. side : (K, batch) on which side of zero each condition is, -1 or 1; 0: not known
-    yet. still : (batch,) events in a row in which time stood still."""
+    """What is known behind a step, with the batch behind. side : (K, batch) on which side of zero each condition is, -1
+    or 1; 0: not known yet. still : (batch,) events in a row in which time stood still."""
 
     side: Tensor
     still: Tensor
@@ -90,6 +90,10 @@ class Crossings:
             step = self.method.step(self.conditions.system, before, part, dense=True)
             spent += self.method.evaluations(dense=True)
         return self._effect(kept, part, step, found, watch, status, spent)
+
+    def resized(self, batch: int) -> Crossings:
+        """The same for another number of trajectories."""
+        return replace(self, conditions=self.conditions.resized(batch))
 
     # ---- lanes and trajectories
 

@@ -120,6 +120,11 @@ class Happened(NamedTuple):
         """With the clocks' time, (batch,), added to what is there: zeros with a graph."""
         return self._replace(time=now[self.lanes] + self.time)
 
+    def among(self, lanes: Tensor, batch: int) -> Happened:
+        """The same where these are but some of the trajectories."""
+        spent = self.spent.new_zeros(batch).index_copy(0, lanes, self.spent)
+        return self._replace(lanes=lanes[self.lanes], spent=spent)
+
 
 #: structure of a plain tensor
 _LEAF = pytree.tree_structure(0)
@@ -139,6 +144,17 @@ class Conditions:
     def owners(self) -> list[int]:
         """To which event each condition belongs, once they have been called."""
         return [i for i in range(len(self.events)) for _ in range(self.widths.get(i, 1))]
+
+    def resized(self, batch: int) -> Conditions:
+        """The same for another number of trajectories."""
+        of = Conditions(self.events, self.system.resized(batch))
+        of.widths = dict(self.widths)
+        return of
+
+    def every(self, t: Tensor, y: Tensor) -> list[Tensor]:
+        """All that the events' functions give, with the batch in front."""
+        affecting = [i for i, event in enumerate(self.events) if event.affect is not None]
+        return [self(t, y).T, *(self.affected(i, t, y) for i in affecting)]
 
     def values(self, i: int, t: Tensor, y: Tensor) -> Tensor:
         """The condition of event i, (k, batch)."""
