@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from sdesolve.bracket import bracketed
 from sdesolve.clock import Proposal
@@ -91,9 +92,9 @@ class Crossings:
             spent += self.method.evaluations(dense=True)
         return self._effect(kept, part, step, found, watch, status, spent)
 
-    def resized(self, batch: int) -> Crossings:
-        """The same for another number of trajectories."""
-        return replace(self, conditions=self.conditions.resized(batch))
+    def resized(self, batch: int, along: TorchFunctionMode | None) -> Crossings:
+        """The same for another number of trajectories, see `System.resized`."""
+        return replace(self, conditions=self.conditions.resized(batch, along))
 
     # ---- lanes and trajectories
 

@@ -6,6 +6,7 @@ What the user gives, and these functions as the solver calls them; `crossing` fi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from sdesolve.errors import FunctionError, message
@@ -145,9 +147,9 @@ class Conditions:
         """To which event each condition belongs, once they have been called."""
         return [i for i in range(len(self.events)) for _ in range(self.widths.get(i, 1))]
 
-    def resized(self, batch: int) -> Conditions:
-        """The same for another number of trajectories."""
-        of = Conditions(self.events, self.system.resized(batch))
+    def resized(self, batch: int, along: TorchFunctionMode | None) -> Conditions:
+        """The same for another number of trajectories, see `System.resized`."""
+        of = Conditions(self.events, self.system.resized(batch, along))
         of.widths = dict(self.widths)
         return of
 
@@ -206,7 +208,9 @@ class Conditions:
         spec = self.spec
         if not self.system.problem.vectorize:
             t, before = t.reshape(-1) if spec.tree is not None and t.ndim else t, version(y)
-            out = self._checked(name, function(t, spec.unravel(y)))
+            with self.system.along or nullcontext():
+                out = function(t, spec.unravel(y))
+            out = self._checked(name, out)
             if version(y) != before:
                 raise wrote_into_state(name)
             return out

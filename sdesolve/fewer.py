@@ -7,14 +7,17 @@ those of the whole batch, up to what a matrix product of other size rounds diffe
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sdesolve.along import Along
 from sdesolve.clock import RealClock
 from sdesolve.crossing import Crossings
-from sdesolve.divisible import divisible, values_of
+from sdesolve.divisible import carried, values_of
 from sdesolve.lattice_clock import LatticeClock, PathNoise
 from sdesolve.loop import RUNNING, SUCCESS, Carry, Loop
 from sdesolve.methods.method import plain_eager
@@ -29,14 +32,15 @@ LEAST, ROUNDS = 512, 10
 class UnderWay:
     """Those that are under way: all, or, as soon as they are few, a part.
 
-    loop, carry : theirs. lanes : which of all they are, None for all. few : at how many the rest goes on alone; 0 :
-    never.
+    loop, carry : theirs. lanes : which of all they are, None for all. along : what functions read of tensors that they
+    carry with them. few : at how many the rest goes on alone; 0 : never.
     """
 
     def __init__(self, loop: Loop, carry: Carry, *, divide: bool = True) -> None:
         self.loop, self.carry = loop, carry
         self.lanes: Tensor | None = None
         self.whole = carry
+        self.along: Along | None = None
         self.few = _few(loop) if divide else 0
         self.rounds, self.never = 0, torch.zeros((), dtype=torch.bool, device=carry.y.device)
 
@@ -60,13 +64,14 @@ class UnderWay:
         lanes = _company(carry.status).nonzero()[:, 0]
         idle = torch.zeros_like(carry.status, dtype=torch.bool)
         t = loop.clock.propose(carry.clock, carry.h, idle).t0
-        if not divisible(lambda t, y: _values(loop, t, y), t, carry.y.detach(), lanes):
+        along = carried(partial(_values, loop), t, carry.y.detach(), lanes, self.along)
+        if along is None:
             self.few = 0
             return
-        part, chosen = part_of(loop, lanes), of_carry(carry, lanes)
+        part, chosen = part_of(loop, lanes, along if along.rows else None), of_carry(carry, lanes)
         self.whole = self.everyone()
         self.lanes = lanes if self.lanes is None else self.lanes[lanes]
-        self.loop, self.carry, self.few, self.rounds = part, chosen, _few(part), 0
+        self.loop, self.carry, self.along, self.few, self.rounds = part, chosen, along, _few(part), 0
         outputs.narrow(lanes)
 
 
@@ -89,9 +94,9 @@ def _company(status: Tensor) -> Tensor:
     return mask | (torch.arange(len(status), device=status.device) == good.argmax())
 
 
-def _values(loop: Loop, t: Tensor, y: Tensor) -> list[Tensor]:
+def _values(loop: Loop, t: Tensor, y: Tensor, along: Any) -> list[Tensor]:
     """All that a step may ask of the user's functions, at times and states of any number of trajectories."""
-    found = values_of(loop.system, t, y)
+    found = values_of(loop.system, t, y, along)
     if isinstance(loop.watcher, Crossings):
-        found += loop.watcher.conditions.resized(len(y)).every(loop.system.spec.expand(t), y)
+        found += loop.watcher.conditions.resized(len(y), along).every(loop.system.spec.expand(t), y)
     return found

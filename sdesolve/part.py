@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sdesolve.along import Along
 from sdesolve.clock import RealClock
 from sdesolve.crossing import Crossings
 from sdesolve.lattice_clock import LatticeClock, PathNoise
@@ -15,17 +16,17 @@ from sdesolve.loop import Carry, Loop
 from sdesolve.step_size import PID
 
 
-def part_of(loop: Loop, lanes: Tensor) -> Loop:
-    """The loop of some of the trajectories."""
+def part_of(loop: Loop, lanes: Tensor, along: Along | None = None) -> Loop:
+    """The loop of some of the trajectories. along : what their functions read of tensors that they carry with them."""
     clock, noise, watcher, spec = loop.clock, loop.noise, loop.watcher, loop.system.spec
     assert isinstance(clock, (RealClock, LatticeClock))
     if isinstance(noise, PathNoise):
         noise = replace(noise, window=noise.window.part(lanes))
     if isinstance(watcher, Crossings):
-        watcher = watcher.resized(len(lanes))
+        watcher = watcher.resized(len(lanes), along)
     return replace(
         loop,
-        system=loop.system.resized(len(lanes)),
+        system=loop.system.resized(len(lanes), along),
         clock=clock.part(lanes),
         control=_part_of_tolerances(loop.control, lanes, spec.shape),
         noise=noise,

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from sdesolve.errors import FunctionError
@@ -28,6 +29,7 @@ class System:
     """
 
     _jacobian: Callable[..., Any] | None = None
+    along: TorchFunctionMode | None = None
 
     def __init__(self, problem: Problem, spec: StateSpec, half: str | None = None) -> None:
         self.problem, self.spec = problem, spec
@@ -55,9 +57,12 @@ class System:
         """What tells this system's functions from another's, for compiled code."""
         return (type(self.problem), *(_structure(getattr(self.problem, name)) for name in self.problem.given))
 
-    def resized(self, batch: int) -> System:
-        """The same for another number of trajectories."""
-        return System(self.problem, self.spec.resized(batch))
+    def resized(self, batch: int, along: TorchFunctionMode | None = None) -> System:
+        """The same for another number of trajectories. along : in which the functions are called."""
+        found = System(self.problem, self.spec.resized(batch))
+        for system in (found, *(found.parts or ()), *found.halves.values()):
+            system.along = along
+        return found
 
     def stratonovich(self) -> System:
         """The same process in the calculus of the chain rule, which for additive noise is both."""
@@ -95,7 +100,11 @@ class System:
     def _noted(self, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
         """The function's value; an error gets a note on what t is, where that is not 0-d."""
         try:
-            return function(t, self.spec.unravel(y))
+            state = self.spec.unravel(y)
+            if self.along is None:
+                return function(t, state)
+            with self.along:
+                return function(t, state)
         except Exception as error:
             if t.ndim == 0:
                 raise

@@ -40,6 +40,7 @@ FLOORS = [
         "sdesolve.shared_clock",
         "sdesolve.lattice_clock",
         "sdesolve.coupling",
+        "sdesolve.along",
         "sdesolve.divisible",
         "sdesolve.part",
         "sdesolve.fewer",

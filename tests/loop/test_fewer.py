@@ -227,7 +227,6 @@ def test_a_network_in_parts_agrees_with_that_of_the_whole_batch_to_rounding(size
 
 OWN = torch.linspace(0.5, 1.0, BATCH, dtype=F64)[:, None]
 KNOWING = {
-    "a tensor of the batch": lambda t, y: OWN * f(t, y),
     "numbers": lambda t, y: f(t, y) - 0.1 * torch.arange(len(y))[:, None] * y,
     "numbers, later": lambda t, y: f(t, y) - torch.relu(t - 1.95) * torch.arange(len(y))[:, None] * y,
 }
@@ -238,6 +237,34 @@ def test_functions_that_know_the_batch_are_given_all_of_it(sizes, monkeypatch, g
     parts, whole = both(lambda: ss.solve(ss.ODE(g), starts(), TS), monkeypatch)
     assert sizes == [-1], "asked once, and refused"
     equal(parts, whole)
+
+
+class Rates(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rate = nn.Parameter(OWN[:, 0].clone())
+        self.levels = OWN.clone()
+
+    def forward(self, t, y):
+        return self.rate.reshape(-1, 1) * f(t, y)
+
+
+@pytest.mark.parametrize("events", [False, True], ids=["plain", "events"])
+def test_tensors_of_the_batch_are_taken_along(sizes, monkeypatch, events):
+    """In values and gradients: of a module's parameters, of a closure's tensors, of a condition's levels."""
+    rates, shift = Rates(), (0.1 * OWN).requires_grad_()
+    crossing = ss.Event(lambda t, y: y[:, 0] - rates.levels[:, 0], terminal=False)
+
+    def run():
+        sol = ss.solve(ss.ODE(lambda t, y: rates(t, y) - shift), starts(), TS, events=crossing if events else None)
+        value = sol.ys.square().sum() + sum(event.times.nan_to_num().sum() for event in sol.events)
+        return sol, torch.autograd.grad(value, [rates.rate, shift])
+
+    (parts, found), (whole, wanted) = both(run, monkeypatch)
+    assert len(sizes) > 1 and min(sizes) > 0
+    equal(parts, whole)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("adjoint", ["backsolve", "checkpoint", "reversible"])
