@@ -27,6 +27,8 @@ from sdesolve.part import of_carry, part_of, put_back
 #: numbers in the states of the smallest batch that is divided: operations on fewer cost what one costs; and rounds of
 #: steps that it has taken before, as to divide it costs some five of them
 LEAST, ROUNDS = 512, 10
+#: the same numbers where tensors are taken along, which is as much work as some of the operations themselves
+LEAST_ALONG = 4096
 
 
 class UnderWay:
@@ -65,7 +67,7 @@ class UnderWay:
         idle = torch.zeros_like(carry.status, dtype=torch.bool)
         t = loop.clock.propose(carry.clock, carry.h, idle).t0
         along = carried(partial(_values, loop), t, carry.y.detach(), lanes, self.along)
-        if along is None:
+        if along is None or (along.rows and carry.y.numel() < LEAST_ALONG):
             self.few = 0
             return
         part, chosen = part_of(loop, lanes, along if along.rows else None), of_carry(carry, lanes)

@@ -31,6 +31,7 @@ def sizes(monkeypatch):
     """Batches of 4 are large enough; how many went on together, negative where the functions refused."""
     found = []
     monkeypatch.setattr(fewer, "LEAST", 1)
+    monkeypatch.setattr(fewer, "LEAST_ALONG", 1)
     monkeypatch.setattr(fewer, "ROUNDS", 1)
     plain = fewer.UnderWay.divide
 
