@@ -71,8 +71,10 @@ def drive(
                 if report:
                     report(shared.carry())
             carry, shared = shared.carry(), None
-        under_way = UnderWay(loop, carry, divide=recorder is None)
         going, few, failures = bool(loop.running(carry)), False, False
+        if not going:
+            return carry
+        under_way = UnderWay(loop, carry, divide=recorder is None)
         while going:
             if few:
                 under_way.divide(outputs)

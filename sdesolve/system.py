@@ -80,7 +80,7 @@ class System:
             return function(t, spec.unravel(y))
         before = version(y)
         out = self._noted(function, t, y)
-        if version(y) != before:
+        if before is not None and y._version != before:
             raise wrote_into_state(name)
         self._refuse_reuse(name, out)
         return out
@@ -88,7 +88,7 @@ class System:
     def _refuse_reuse(self, name: str, out: Any) -> None:
         """Refuse a function that writes its result into the tensor it returned before: stages would become one."""
         kept = self._returned.get(name)
-        if kept is not None and version(kept[0]) != kept[1]:
+        if kept is not None and kept[1] is not None and kept[0]._version != kept[1]:
             raise FunctionError(
                 f"{name}: changed a tensor that it had returned before; accepted is a new tensor at every evaluation. "
                 "Drop out= and buffers that are used again."
