@@ -128,6 +128,7 @@ BAD = {
     "NumPy": lambda t, y: torch.from_numpy(-y.numpy()),
     "NumPy, later": lambda t, y: -y + torch.from_numpy(switched(t).numpy() * np.arange(len(y))[:, None]),
     "a list": lambda t, y: -y - torch.tensor([[k * max(s[0] - 1, 0)] for k, s in enumerate(t.tolist())], dtype=F64),
+    "a product over the batch, later": lambda t, y: -y + switched(t) * (y.T @ OWN).T,
     "noise": lambda t, y: -y + 1e-20 * torch.randn(1, dtype=F64),
 }
 

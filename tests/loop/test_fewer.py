@@ -181,7 +181,7 @@ def test_an_sde_whose_method_asks_for_levy_areas_goes_on_in_parts(sizes, monkeyp
 
 @pytest.mark.parametrize("grad", [False, True], ids=["plain", "with a graph"])
 def test_events_in_parts_are_those_of_the_whole_batch(sizes, monkeypatch, grad):
-    heights = torch.linspace(1.0, 20.0, BATCH, dtype=F64)
+    heights = torch.linspace(20.0, 1.0, BATCH, dtype=F64)
     y0 = torch.stack([heights, torch.zeros_like(heights)], 1).requires_grad_(grad)
     top = ss.Event(lambda t, y: y[:, 1], terminal=False)
     end = ss.Event(lambda t, y: torch.stack([y[:, 0] + 1, t[:, 0] * y[:, 1] - 9], 1))
