@@ -7,7 +7,7 @@ from the same start, until one ends on the root. So neither state nor time of an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from sdesolve.lookout import PARTS, Found, Lookout, Watch
 from sdesolve.loop import EVENT, RUNNING, Effect
 from sdesolve.methods.method import Increments, Method, State, Step
 from sdesolve.solution import Status
+from sdesolve.system import System
 
 #: steps that polish a root, at most: each at least squares the error of its time, relative to the step
 POLISHES = 6
@@ -88,6 +89,10 @@ class Crossings:
         none = spent.nonzero()[:0, 0]
         y = spent.new_zeros((0, *self.conditions.spec.per_trajectory), dtype=self.conditions.spec.dtype)
         return Happened(none, none, none.double(), y, spent) if bool(spent.any()) else None
+
+    def resized(self, system: System) -> Crossings:
+        """The same for another number of trajectories."""
+        return replace(self, conditions=self.conditions.resized(system))
 
     # ---- lanes and trajectories
 
@@ -182,7 +187,7 @@ class Crossings:
             heights = self._height(values, found)
             height = heights.amax(0)
             # of those that are at zero up to rounding of times, the first in the list
-            there_now = (heights + self.rounding * rates.abs() >= 0) | (heights == height)
+            there_now = (heights + self.lookout.rounding * rates.abs() >= 0) | (heights == height)
             k = there_now.to(torch.int8).argmax(0)
             fired = found.candidates.any(0) & (height == self._highest(heights, found)) & ~there
             mine = (torch.arange(len(values), device=k.device)[:, None] == k) & fired

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sdesolve.clock import RealClock
+from sdesolve.fewer import UnderWay
 from sdesolve.loop import RUNNING, Attempt, Carry, Loop, failed, stopped
 from sdesolve.methods.method import State
 from sdesolve.outputs import Outputs, Record, Recorder, Round
@@ -45,6 +46,7 @@ def drive(
     hold an event is left to the eager loop.
     """
     shared: SharedClock | None = None
+    under_way: UnderWay | None = None
     try:
         if compiled is not None:
             for point in range(1, loop.clock.last + 1):
@@ -52,7 +54,8 @@ def drive(
                 while standing.going:
                     carry, standing = compiled(carry, point)
                     if standing.waiting:
-                        carry, *_ = _eager_step(loop, carry, outputs, None, standing.failures, until=point)
+                        alone = UnderWay(loop, carry, divide=False)
+                        carry, *_ = _eager_step(alone, outputs, None, standing.failures, until=point)
                     if report:
                         report(carry)
                 assert carry is not None
@@ -73,34 +76,41 @@ def drive(
                 if report:
                     report(shared.carry())
             carry, shared = shared.carry(), None
-        going, failures = bool(loop.running(carry)), False
+        going, few, failures = bool(loop.running(carry)), False, False
+        if not going:
+            return carry
+        under_way = UnderWay(loop, carry, divide=recorder is None)
         while going:
-            carry, going, failures = _eager_step(loop, carry, outputs, records, failures, recorder)
+            if few:
+                under_way.divide(outputs)
+            under_way.carry, going, few, failures = _eager_step(under_way, outputs, records, failures, recorder)
             if report:
-                report(carry)
+                report(under_way.everyone())
+        return under_way.everyone()
     except KeyboardInterrupt as interrupt:
-        interrupt.carry = carry if shared is None else shared.carry()  # type: ignore[attr-defined]
+        stands = under_way.everyone() if under_way is not None else carry if shared is None else shared.carry()
+        interrupt.carry = stands  # type: ignore[attr-defined]
         raise
-    return carry
 
 
 def _eager_step(
-    loop: Loop,
-    carry: Carry,
+    under_way: UnderWay,
     outputs: Outputs,
     records: list[Record] | None,
     failures: bool,
     recorder: Recorder | None = None,
     until: int | None = None,
-) -> tuple[Carry, bool, bool]:
-    """One step with its one synchronisation; returns the new carry, whether to go on, and whether anyone has failed.
-    until : the landing point at which lanes wait."""
+) -> tuple[Carry, bool, bool, bool]:
+    """One step with its one synchronisation; returns the new carry, whether to go on, whether with few, and whether
+    anyone has failed. until : the landing point at which lanes wait."""
+    loop, carry = under_way.loop, under_way.carry
     graph, out = torch.is_grad_enabled(), failed if loop.watcher is None else stopped
     a = loop.attempt(carry, out(carry.status) if failures and graph else None, until)
     running = carry.status == RUNNING
     accepted = loop.to_batch(a.accept) & running
     flags = [
         (a.status == RUNNING).any(),
+        under_way.few_are_left(a.status),
         accepted.all(),
         accepted.any(),
         a.landed.any(),
@@ -109,7 +119,7 @@ def _eager_step(
     ]
     if a.stale is not None:
         flags.append(a.stale.any())
-    going, everyone, anyone, landed, broken, failures, *stale = torch.stack(flags).tolist()
+    going, few, everyone, anyone, landed, broken, failures, *stale = torch.stack(flags).tolist()
     if broken and anyone and graph and a.step.state.y.requires_grad:
         # the lanes that gave NaN take the step again with length 0: masked NaN would poison the gradients of others
         a = loop.attempt(carry, a.broken | out(carry.status))
@@ -128,10 +138,12 @@ def _eager_step(
     if landed:
         outputs.write(loop, a, running, after.y)
     if a.happened is not None:
-        outputs.happened.append(a.happened.at(loop.to_batch(_ends(loop, carry, a)[1])))
+        happened = a.happened.at(loop.to_batch(_ends(loop, carry, a)[1]))
+        outputs.happened.append(happened if outputs.whole else happened.among(outputs.lanes, outputs.spec.batch))
     if records is not None and anyone:
         t0, t1 = _ends(loop, carry, a)
-        records.append(Record(t0, torch.where(a.accept, t1 - t0, a.proposal.h), carry.y, a.step.dense, accepted))
+        record = Record(t0, torch.where(a.accept, t1 - t0, a.proposal.h), carry.y, a.step.dense, accepted)
+        records.append(record if outputs.whole else record.among(outputs.lanes, outputs.spec.batch))
     if recorder is not None and anyone:
         p = a.proposal
         taken = None if everyone else accepted
@@ -145,7 +157,7 @@ def _eager_step(
             now = loop.clock.propose(a.clock, a.h, torch.zeros_like(a.accept)).t0
             round = round._replace(stale=a.stale, after=now)
         recorder.add(State(after.y, after.cache), round)
-    return after, going, failures
+    return after, going, few, failures
 
 
 def _ends(loop: Loop, carry: Carry, a: Attempt) -> tuple[Tensor, Tensor]:

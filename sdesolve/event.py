@@ -6,6 +6,7 @@ What the user gives, and these functions as the solver calls them; `crossing` fi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -121,6 +122,11 @@ class Happened(NamedTuple):
         """With the clocks' time, (batch,), added to what is there: zeros with a graph."""
         return self._replace(time=now[self.lanes] + self.time)
 
+    def among(self, lanes: Tensor, batch: int) -> Happened:
+        """The same where these are but some of the trajectories."""
+        spent = self.spent.new_zeros(batch).index_copy(0, lanes, self.spent)
+        return self._replace(lanes=lanes[self.lanes], spent=spent)
+
 
 #: structure of a plain tensor
 _LEAF = pytree.tree_structure(0)
@@ -136,7 +142,7 @@ class Conditions:
     def resized(self, system: System) -> Conditions:
         """The same for another number of trajectories."""
         found = Conditions(self.events, system)
-        found.widths = self.widths
+        found.widths = dict(self.widths)
         return found
 
     @property
@@ -151,6 +157,11 @@ class Conditions:
     def owners(self) -> list[int]:
         """To which event each condition belongs, once they have been called."""
         return [i for i in range(len(self.events)) for _ in range(self.widths.get(i, 1))]
+
+    def every(self, t: Tensor, y: Tensor) -> list[Tensor]:
+        """All that the events' functions give, with the batch in front."""
+        affecting = [i for i, event in enumerate(self.events) if event.affect is not None]
+        return [self(t, y).T, *(self.affected(i, t, y) for i in affecting)]
 
     def values(self, i: int, t: Tensor, y: Tensor) -> Tensor:
         """The condition of event i, (k, batch)."""
@@ -207,7 +218,9 @@ class Conditions:
             if torch.compiler.is_compiling():
                 return function(t, spec.unravel(y))
             before = version(y)
-            out = self._checked(name, function(t, spec.unravel(y)))
+            with self.system.along or nullcontext():
+                out = function(t, spec.unravel(y))
+            out = self._checked(name, out)
             if version(y) != before:
                 raise wrote_into_state(name)
             return out

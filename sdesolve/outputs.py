@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -81,6 +82,12 @@ class Record(NamedTuple):
     dense: tuple[Tensor, ...]
     taken: Tensor
 
+    def among(self, lanes: Tensor, batch: int) -> Record:
+        """The same where these are but some of the trajectories."""
+        wide = lambda x: x.new_zeros((batch, *x.shape[1:])).index_copy(0, lanes, x)
+        t0, h, y, dense, taken = self
+        return Record(wide(t0), wide(h), wide(y), tuple(map(wide, dense)), wide(taken))
+
 
 class Between:
     """Finds the outputs that steps pass over. times : (T, 1) or (T, batch), of which neither the first nor the last is
@@ -94,6 +101,14 @@ class Between:
         self.ahead = self.direction * self.times
         self.on_host = self.ahead[0].cpu().numpy()
         self.done = torch.zeros(lanes, dtype=torch.int64, device=spec.device)
+
+    def part(self, lanes: Tensor) -> Between:
+        """Of some of the lanes."""
+        of = copy(self)
+        of.spec, of.lanes, of.done = self.spec.resized(len(lanes)), len(lanes), self.done[lanes]
+        if len(self.times) > 1:
+            of.times, of.ahead = self.times[lanes], self.ahead[lanes]
+        return of
 
     def passed(self, t0: Tensor, t1: Tensor, accept: Tensor) -> Inside | None:
         """The outputs in the steps that these lanes take, (lanes,) all, times in float64; waits for the device."""
@@ -129,13 +144,16 @@ class Outputs:
     """States at the output times, gathered while the loop runs: (T, batch, ...), NaN where it did not get.
 
     Without gradients they are written into one buffer. With gradients, which in-place writes would make quadratic,
-    the states are kept as they come, in blocks (n, batch, ...), and each output remembers in which row of them it
-    stands. between : finds the outputs that no step ends on; None: there are none. happened : what a watcher has seen.
+    the states of trajectories are kept as they come, row below row, and each output remembers in which row it stands.
+    between : finds the outputs that no step ends on; None: there are none. happened : what a watcher has seen. lanes :
+    whose states are written.
     """
 
     outputs: Tensor  # landing point -> output, or the number of outputs for none
     rows: list[int]  # the same on the host
     buffer: Tensor
+    spec: StateSpec
+    lanes: Tensor
     between: Between | None = None
     place: Tensor | None = None
     kept: list[Tensor] | None = None
@@ -144,36 +162,49 @@ class Outputs:
 
     @staticmethod
     def make(
-        y0: Tensor, count: int, batch: int, outputs: Tensor, graph: bool, between: Between | None = None
+        y0: Tensor, count: int, spec: StateSpec, outputs: Tensor, graph: bool, between: Between | None = None
     ) -> Outputs:
         """For ``count`` outputs; y0 is the start state."""
         buffer = torch.full((count + 1, *y0.shape), torch.nan, dtype=y0.dtype, device=y0.device)
         buffer[0] = y0.detach()
         rows = [count if row < 0 else row for row in outputs.tolist()]
-        found = Outputs(torch.as_tensor(rows, device=y0.device), rows, buffer, between)
+        lanes = torch.arange(spec.batch, device=y0.device)
+        found = Outputs(torch.as_tensor(rows, device=y0.device), rows, buffer, spec, lanes, between)
         if graph:
-            found.place = torch.full((count + 1, batch), -1, dtype=torch.int64, device=y0.device)
-            found.place[0] = 0
-            found.kept, found.filled = [y0[None]], 1
+            found.place = torch.full((count + 1, spec.batch), -1, dtype=torch.int64, device=y0.device)
+            found.kept = []
+            found.place[0] = found._keep(y0[None])[0]
         return found
+
+    @property
+    def whole(self) -> bool:
+        """Whether they are those of all trajectories."""
+        return len(self.lanes) == self.spec.batch
+
+    def narrow(self, lanes: Tensor) -> None:
+        """From now on states are those of some of the trajectories that they were."""
+        self.lanes = self.lanes[lanes]
+        self.between = None if self.between is None else self.between.part(lanes)
 
     def write(self, loop: Loop, a: Attempt, running: Tensor, y: Tensor) -> None:
         """States of the lanes that have landed; the last row takes what belongs to no output."""
         spec = loop.system.spec
         landed, row = self.landed(loop, a, running)
-        lanes = torch.arange(spec.batch, device=y.device)
-        if self.kept is not None and self.place is not None:
-            self.place[row, lanes] = torch.where(landed, self.filled, self.place[row, lanes])
-            self._keep(y[None])
+        lanes = self.lanes
+        if self.place is not None:
+            self.place[row, lanes] = torch.where(landed, self._keep(y[None])[0], self.place[row, lanes])
         elif spec.batched:
             self.buffer[row, lanes] = torch.where(spec.expand(landed), y, self.buffer[row, lanes])
         else:
             self.buffer[row] = torch.where(landed, y[None], self.buffer[row])
 
-    def _keep(self, block: Tensor) -> None:
+    def _keep(self, states: Tensor) -> Tensor:
+        """Keep (n, lanes, ...) states; their rows, (n, lanes)."""
         assert self.kept is not None
+        block = states.flatten(0, 1) if self.spec.batched else states
         self.kept.append(block)
-        self.filled += len(block)
+        first, self.filled = self.filled, self.filled + len(block)
+        return torch.arange(first, self.filled, device=block.device).reshape(len(states), -1)
 
     def landed(self, loop: Loop, a: Attempt, running: Tensor) -> tuple[Tensor, Tensor]:
         """Who has come to a landing point, (batch,), and which output it is; behind the last one for none."""
@@ -182,21 +213,17 @@ class Outputs:
 
     def write_all(self, point: int, y: Tensor) -> None:
         """States of all trajectories, on this landing point."""
-        if self.kept is not None and self.place is not None:
-            self.place[self.rows[point]] = self.filled
-            self._keep(y[None])
+        if self.place is not None:
+            self.place[self.rows[point]] = self._keep(y[None])[0]
         else:
             self.buffer[self.rows[point]] = y
 
     def write_inside(self, spec: StateSpec, inside: Inside, values: Tensor) -> None:
         """States (n, batch, ...) within a step."""
-        lanes = torch.arange(spec.batch, device=values.device)
-        if self.kept is not None and self.place is not None:
-            numbers = torch.arange(self.filled, self.filled + len(values), device=values.device)
-            self.place[inside.rows, lanes] = numbers[:, None].expand(-1, spec.batch)
-            self._keep(values)
+        if self.place is not None:
+            self.place[inside.rows, self.lanes] = self._keep(values)
         elif spec.batched:
-            self.buffer[inside.rows, lanes] = values
+            self.buffer[inside.rows, self.lanes] = values
         else:
             self.buffer[inside.rows[:, 0]] = values
 
@@ -206,14 +233,13 @@ class Outputs:
         row = self.outputs[point]
         self.buffer[row] = torch.where(loop.system.spec.expand(here), carry.y, self.buffer[row])
 
-    def states(self, spec_batched: bool) -> Tensor:
+    def states(self) -> Tensor:
+        """(T, batch, ...)."""
         if self.kept is None or self.place is None:
             return self.buffer[:-1]
         place = self.place[:-1]
-        stacked = torch.cat([*self.kept, torch.full_like(self.kept[0], torch.nan)])
-        rows = torch.arange(len(place), device=place.device)
-        if bool((place == rows[:, None]).all()):
-            return stacked[: len(place)]
-        if not spec_batched:
-            return stacked[place[:, 0]]
-        return stacked[place, torch.arange(place.shape[1], device=place.device)]
+        kept = torch.cat([*self.kept, torch.full_like(self.kept[0][:1], torch.nan)])
+        in_order = torch.arange(place.numel(), device=place.device).reshape(place.shape)
+        whole = bool((place == in_order).all())
+        found = kept[: place.numel()].unflatten(0, place.shape) if whole else kept[place]
+        return found if self.spec.batched else found[:, 0]

@@ -318,7 +318,7 @@ class AdaptivePlan:
         graph = torch.is_grad_enabled() and self.compile_chunk is None
         between = Between(self.ts, spec, lanes) if self.control.interpolate and len(self.ts) > 2 else None
         points = torch.as_tensor(landings.outputs, device=spec.device)
-        outputs = Outputs.make(y0, len(self.ts), spec.batch, points, graph, between)
+        outputs = Outputs.make(y0, len(self.ts), spec, points, graph, between)
         records: list[Record] | None = [] if self.dense else None
         tell = (lambda c: report(self._fraction(loop, c))) if report else None
         try:
@@ -366,7 +366,7 @@ class AdaptivePlan:
     ) -> Result:
         spec, method = self.system.spec, self.method
         accepted, rejected = loop.to_batch(carry.accepted), loop.to_batch(carry.rejected)
-        ys = outputs.states(spec.batched)
+        ys = outputs.states()
         tolerances = [float(torch.as_tensor(x).max()) for x in (self.control.rtol, self.control.atol)]
         tolerances = tolerances if self.table is None else []
         apart = drew_apart(self.system, method, ys, State(carry.y, carry.cache), *tolerances)

@@ -219,8 +219,8 @@ class PID:
 
     def fitted(self, kind: str) -> PID:
         """With the gains for ``"ode"`` or ``"sde"`` where none were given."""
-        p, i, d = self._gains(GAINS[kind])
-        return replace(self, p=p, i=i, d=d)
+        p, i, _ = self._gains(GAINS[kind])
+        return self if (p, i) == (self.p, self.i) else replace(self, p=p, i=i)
 
     @property
     def memory(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from sdesolve.errors import FunctionError
@@ -28,6 +29,7 @@ class System:
     """
 
     _jacobian: Callable[..., Any] | None = None
+    along: TorchFunctionMode | None = None
 
     def __init__(self, problem: Problem, spec: StateSpec, half: str | None = None) -> None:
         self.problem, self.spec = problem, spec
@@ -56,9 +58,12 @@ class System:
         """What tells this system's functions from another's, for compiled code."""
         return (type(self.problem), *(code_of(getattr(self.problem, name)) for name in self.problem.given))
 
-    def resized(self, batch: int) -> System:
-        """The same for another number of trajectories."""
-        return System(self.problem, self.spec.resized(batch))
+    def resized(self, batch: int, along: TorchFunctionMode | None = None) -> System:
+        """The same for another number of trajectories. along : in which the functions are called."""
+        found = System(self.problem, self.spec.resized(batch))
+        for system in (found, *(found.parts or ()), *found.halves.values()):
+            system.along = along
+        return found
 
     def stratonovich(self) -> System:
         """The same process in the calculus of the chain rule, which for additive noise is both."""
@@ -76,7 +81,7 @@ class System:
             return function(t, spec.unravel(y))
         before = version(y)
         out = self._noted(name, function, t, y)
-        if version(y) != before:
+        if before is not None and y._version != before:
             raise wrote_into_state(name)
         self._refuse_reuse(name, out)
         return out
@@ -84,7 +89,7 @@ class System:
     def _refuse_reuse(self, name: str, out: Any) -> None:
         """Refuse a function that writes its result into the tensor it returned before: stages would become one."""
         kept = self._returned.get(name)
-        if kept is not None and version(kept[0]) != kept[1]:
+        if kept is not None and kept[1] is not None and kept[0]._version != kept[1]:
             raise FunctionError(
                 f"{name}: changed a tensor that it had returned before; accepted is a new tensor at every evaluation. "
                 "Drop out= and buffers that are used again."
@@ -96,7 +101,11 @@ class System:
     def _noted(self, name: str, function: Callable[..., Any], t: Tensor, y: Tensor) -> Any:
         """The function's value; an error gets a note on what t is, where that is not 0-d."""
         try:
-            return function(t, self.spec.unravel(y))
+            state = self.spec.unravel(y)
+            if self.along is None:
+                return function(t, state)
+            with self.along:
+                return function(t, state)
         except Exception as error:
             if _wrote_in_place(error):
                 # where the function is being differentiated, torch does not let it

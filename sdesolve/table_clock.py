@@ -6,14 +6,14 @@ So its steps elsewhere, and those of the others, are the ones that they would be
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sdesolve.clock import Clock, ClockState, Landings, Proposal, RealClock, next_point, row
+from sdesolve.clock import Clock, ClockState, Landings, Proposal, RealClock, columns, next_point, row
 from sdesolve.loop import Loop, Sizes
 from sdesolve.methods.method import Increments, State, Step
 from sdesolve.state import finite
@@ -42,6 +42,12 @@ class TableClock(RealClock):
         return TableClock(
             real.exact, real.exact, real.gaps, lanes, real.last, real.direction, real.exact, lengths, behind(counts, 1)
         )
+
+    def part(self, lanes: Tensor) -> TableClock:
+        lengths, counts = (columns(x, lanes) for x in (self.lengths, self.counts))
+        some: Any = super().part(lanes)
+        found: TableClock = replace(some, lengths=lengths, counts=counts)
+        return found
 
     def stretch_of_table(self, point: int) -> tuple[Tensor, Tensor]:
         """Lengths and counts of one row for the stretch that ends on this landing point."""

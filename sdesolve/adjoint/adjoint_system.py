@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from sdesolve.adjoint.parameters import apart, made_outside, reached
 from sdesolve.adjoint.pull import Pull
@@ -75,7 +76,7 @@ class AdjointSystem(System):
             self.options.seminorm,
         )
 
-    def resized(self, batch: int) -> AdjointSystem:
+    def resized(self, batch: int, along: TorchFunctionMode | None = None) -> AdjointSystem:
         """Itself: its size is that of all trajectories and parameters."""
         return self
 

@@ -279,7 +279,8 @@ def _choose(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 class Windows:
-    """Windows of some of the trajectories each, side by side. tick and depth are (batch,) here."""
+    """Windows of some of the trajectories each, numbers in ascending order, side by side. tick and depth are (batch,)
+    here."""
 
     def __init__(self, parts: list[tuple[Tensor, Window]]) -> None:
         self.parts, self.shape = parts, parts[0][1].shape
@@ -290,6 +291,15 @@ class Windows:
         )
         self.tick = of([window.tick for _, window in parts], torch.float64)[self.place]
         self.depth = of([window.depth for _, window in parts], torch.int64)[self.place]
+
+    def part(self, lanes: Tensor) -> Windows:
+        """Of some of the trajectories, in ascending order."""
+        parts = []
+        for members, window in self.parts:
+            place = torch.isin(lanes, members).nonzero()[:, 0]
+            if len(place):
+                parts.append((place, window.part(torch.searchsorted(members, lanes[place]))))
+        return Windows(parts)
 
     def __call__(self, start: Tensor, end: Tensor) -> Increment:
         """Over [start, end), int64 ticks (batch,), see `Window`."""

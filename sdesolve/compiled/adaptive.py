@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,11 +18,13 @@ from sdesolve.compiled.graphs import fact, graph, is_static, mark_batch
 from sdesolve.compiled.layout import Layout
 from sdesolve.compiled.roots import find_table
 from sdesolve.crossing import Crossings
+from sdesolve.divisible import divisible, values_of
 from sdesolve.driver import Standing
 from sdesolve.errors import CompileError, message
 from sdesolve.lattice_clock import LatticeClock, PathNoise
 from sdesolve.loop import Carry, Loop, failed
 from sdesolve.methods.method import State
+from sdesolve.part import of_carry, part_of, put_back
 from sdesolve.start import Beginning, evaluations, first_carry, first_values
 from sdesolve.step_size import PID
 from sdesolve.table_clock import TableClock
@@ -168,8 +171,8 @@ class Chunks:
             carry, standing = self._all(carry, point)
         else:
             lanes, chunks = self.rest
-            after, standing = chunks(fewer.of_carry(carry, lanes), point)
-            carry = fewer.put_back(carry, lanes, after)
+            after, standing = chunks(of_carry(carry, lanes), point)
+            carry = put_back(carry, lanes, after)
             standing = Standing(standing.going, bool(self.loop.running(carry)), bool(failed(carry.status).any()))
         self.left = standing.going
         if not standing.going:
@@ -182,11 +185,11 @@ class Chunks:
         mask[int((~mask).to(torch.int8).argmax())] |= self.left == 1  # a batch of 1 would be another graph
         lanes = mask.nonzero()[:, 0]
         t = self.loop.to_batch(self.real.starts[point - 1])
-        if is_static(self._graph()) or not fewer.divisible(self.loop.system, t, carry.y, lanes):
+        if is_static(self._graph()) or not divisible(partial(values_of, self.loop.system), t, carry.y, lanes):
             return None
         assert self.begin is not None
         begin = fewer.part_of_start(self.begin, carry.y[lanes], lanes)
-        return lanes, Chunks(fewer.part_of(self.loop, lanes), begin, None)
+        return lanes, Chunks(part_of(self.loop, lanes), begin, None)
 
     def _graph(self) -> tuple[Any, ...]:
         """Key of the graph of a chunk."""

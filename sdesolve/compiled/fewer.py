@@ -6,22 +6,11 @@ as these. So when half of a large batch has arrived, the chunk ends, and the oth
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
-
-import torch
 from torch import Tensor
 
-from sdesolve.brownian.window import Window
-from sdesolve.clock import RealClock
 from sdesolve.compiled.weight import is_light
-from sdesolve.coupling import same
-from sdesolve.lattice_clock import LatticeClock, PathNoise
-from sdesolve.loop import Carry, Loop
+from sdesolve.loop import Loop
 from sdesolve.start import Beginning
-from sdesolve.step_size import PID
-from sdesolve.system import System
 
 #: smallest batch of which parts go on alone, and the same for an ODE of few operations; what it costs to divide one is
 #: worth some ten steps of these
@@ -39,72 +28,7 @@ def few(loop: Loop, start: Tensor, y0: Tensor) -> int:
     return spec.batch // 2
 
 
-def part_of(loop: Loop, lanes: Tensor) -> Loop:
-    """The loop of some of the trajectories."""
-    clock, noise, spec = loop.clock, loop.noise, loop.system.spec
-    assert isinstance(clock, (RealClock, LatticeClock))
-    if isinstance(noise, PathNoise):
-        assert isinstance(noise.window, Window)
-        noise = replace(noise, window=noise.window.part(lanes))
-    return replace(
-        loop,
-        system=loop.system.resized(len(lanes)),
-        clock=clock.part(lanes),
-        control=_part_of_tolerances(loop.control, lanes, spec.shape),
-        noise=noise,
-    )
-
-
 def part_of_start(begin: Beginning, y: Tensor, lanes: Tensor) -> Beginning:
     """The start of some of the trajectories, which nothing reads any more, in tensors of the right shapes."""
     span = begin.span if begin.span.shape[0] == 1 else begin.span[lanes]
     return begin._replace(y0=y, span=span)
-
-
-def divisible(system: System, t: Tensor, y: Tensor, lanes: Tensor) -> bool:
-    """Whether the functions give a part of the batch what they give it within the whole: those that read tensors of one
-    batch, or number its trajectories, do not. They are asked at times t, (batch,), and states y."""
-    with torch.no_grad():
-        whole = _values(system, t, y)
-        try:
-            alone = _values(system, t[lanes], y[lanes])
-        except Exception:
-            return False
-    return all(same(a.index_select(0, lanes), b) for a, b in zip(whole, alone, strict=True))
-
-
-def _values(system: System, t: Tensor, y: Tensor) -> list[Tensor]:
-    """Drift and diffusion, with the batch in front, at times (n,)."""
-    system = system.resized(len(y))
-    t = system.spec.expand(t)
-    if not system.is_sde:
-        return [system.drift(t, y)]
-    g = system.diffusion(t, y)
-    return [system.drift(t, y), g.expand((*y.shape, g.shape[-1]) if system.noise == "general" else y.shape)]
-
-
-def of_carry(carry: Carry, lanes: Tensor) -> Carry:
-    """That of some of the trajectories."""
-    return _each(lambda x: x.index_select(0, lanes), carry)
-
-
-def put_back(carry: Carry, lanes: Tensor, part: Carry) -> Carry:
-    """The carry of all, with those of some of the trajectories in place."""
-    return _each(lambda x, new: x.index_copy(0, lanes, new), carry, part)
-
-
-def _each(do: Callable[..., Tensor], *carries: Carry) -> Carry:
-    """A carry of what is done with each tensor."""
-    parts = zip(*carries, strict=True)
-    made: Any = (tuple(map(do, *x)) if isinstance(x[0], tuple) else x[0] if x[0] is None else do(*x) for x in parts)
-    return Carry(*made)
-
-
-def _part_of_tolerances(control: PID, lanes: Tensor, shape: tuple[int, ...]) -> PID:
-    """Those that differ from trajectory to trajectory: tensors whose first dimension meets the batch."""
-
-    def part(x: float | Tensor) -> float | Tensor:
-        own = isinstance(x, Tensor) and x.ndim == len(shape) and len(x) > 1
-        return x.index_select(0, lanes) if isinstance(x, Tensor) and own else x
-
-    return replace(control, rtol=part(control.rtol), atol=part(control.atol))

@@ -116,7 +116,7 @@ def test_an_adaptive_sde_step_uses_w_and_h_on_integer_times_and_sees_the_same_pa
     loop = Loop(system, ShiftedEuler(), clock, PID(1e-3, 1e-3, p=0.1, i=0.3), noise=noise)
     h = torch.full((lanes,), 0.05, dtype=torch.float64)
     status = torch.full((lanes,), int(Status.RUNNING))
-    outputs = Outputs.make(y0, units + 1, lanes, torch.arange(units + 1), graph=False)
+    outputs = Outputs.make(y0, units + 1, spec, torch.arange(units + 1), graph=False)
     with torch.no_grad():
         carry = drive(loop, loop.start(y0, (), h, status), outputs)
     assert (carry.status == Status.SUCCESS).all()

@@ -74,10 +74,10 @@ def test_a_rejected_interval_is_seen_again_in_parts_that_add_up_to_it(monkeypatc
     sde, y0 = problem_for("sosri", 50)
     seen = []
 
-    def watched(loop, carry, *rest):
-        attempt = loop.attempt(carry)
+    def watched(under_way, *rest):
+        attempt = under_way.loop.attempt(under_way.carry)
         seen.append((attempt.proposal.ticket[0], attempt.proposal.ticket[1], attempt.inc.w[:, 0], attempt.accept))
-        return _eager_step(loop, carry, *rest)
+        return _eager_step(under_way, *rest)
 
     monkeypatch.setattr("sdesolve.driver._eager_step", watched)
     sol = ss.solve(sde, y0, torch.tensor([0.0, 1.0], dtype=F64), method="sosri", rtol=1e-4, atol=1e-4, seed=2)
