@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sdesolve.methods.jacobian import linearized
 from sdesolve.methods.method import Increments, Method, State, Step, combine
-from sdesolve.methods.newton import factorized, linearized, refuse_complex
+from sdesolve.methods.newton import factorized, refuse_complex
 from sdesolve.system import System
 
 
