@@ -123,7 +123,7 @@ class ESDIRK(Method):
     linear : how its linear systems are solved. ``"dense"``, by a Jacobian of n rows (vector-Jacobian products, one
         evaluation of f) and its factors, which serve until corrections shrink by less than a factor of 100.
         ``"krylov"``, by GMRES from Jacobian-vector products, in memory for 41 states; f needs second derivatives, or
-        compiled those in forward mode, and a product counts as an evaluation of it. Default: krylov above 1024 elements
+        compiled those in forward mode, and a product counts as an evaluation of it. Default: krylov above 2048 elements
         a trajectory, if the problem gives no Jacobian. Inside torch.func transforms it is dense.
 
     Raises

@@ -63,7 +63,8 @@ class Rosenbrock(Method):
     """A Rosenbrock method, from its tableau.
 
     A stage evaluates f once; the first one's evaluation gives df/dt (in forward mode) and the Jacobian (in reverse
-    mode, one vector-Jacobian product an element, or as the problem gives it) as well.
+    mode, one vector-Jacobian product an element, or as the problem gives it) as well. For states of more than some
+    thousand elements, of which matrices are too large, there is ``esdirk54``.
     """
 
     problem, has_dense = "ode", True
