@@ -146,12 +146,12 @@ KAPPA, SLOW = 0.02, 0.2
 
 
 class Corrections(NamedTuple):
-    """M^-1 r, of the state's shape; what an iteration of its own has left of s r, over the scale, (batch,); evaluations
-    of f that it took."""
+    """M^-1 r, of the state's shape; of an iteration that finds it, what it has left of s r, over the scale, and the
+    evaluations of f that it took, (batch,)."""
 
     change: Tensor
-    left: Tensor | float = 0.0
-    evaluations: Tensor | int = 0
+    left: Tensor | None = None
+    evaluations: Tensor | None = None
 
 
 class Damped(NamedTuple):
@@ -256,7 +256,7 @@ class StageNewton:
         theta = torch.where(first, 0.0, norm / last)
         amplified = torch.where(theta < 1, theta / (1 - theta), torch.inf)
         bounded = torch.where(first, factor**0.8, amplified).clamp(limits.eps, 1.0)
-        remaining = norm * bounded + rest
+        remaining = norm * bounded if rest is None else norm * bounded + rest
         close, lost = good & (remaining <= KAPPA), ~good
         if self.controlled:
             hoped = theta ** (self.iterations - 1 - n) * amplified * norm
@@ -270,7 +270,7 @@ class StageNewton:
             torch.where(moved, torch.maximum(rate, theta), rate),
             going & ~close & ~lost,
             failed | (going & lost),
-            count + going + spent,
+            count + going if spent is None else count + going + spent,
         )
 
 
