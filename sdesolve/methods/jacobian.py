@@ -110,7 +110,8 @@ def _mapped_rows(system: System, pull: Callable[[Tensor], tuple[Tensor]], f: Ten
     if n == 1:
         return pull(units[0])[0].reshape(-1, 1, 1)
     rows = torch.func.vmap(lambda unit: pull(unit)[0])(units)
-    return rows.reshape(n, -1, n).movedim(0, 1)
+    # contiguous() keeps the strides of a batch of 1, and a compiled loop carries tensors of one layout
+    return rows.reshape(n, -1, n).movedim(0, 1).clone(memory_format=torch.contiguous_format)
 
 
 def _units(system: System, f: Tensor) -> tuple[Tensor, int]:
