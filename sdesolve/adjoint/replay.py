@@ -57,7 +57,7 @@ def without_gradient(
     plan: FixedPlan | AdaptivePlan, captured: Captured, y0: Tensor, report: Report | None
 ) -> Result | None:
     """The result, where nothing needs a gradient; None where something does. Raise for functions of one trajectory,
-    whose steps cannot be lifted, and for methods whose steps differentiate f."""
+    whose steps cannot be lifted, and for methods whose steps take derivatives of f."""
     if not torch.is_grad_enabled() or not _differentiable(plan, captured, y0):
         with torch.no_grad():
             return plan.run(y0.detach(), report)
@@ -72,10 +72,11 @@ def without_gradient(
                 "compile=False, adjoint='backsolve', torch.no_grad(), or a function of the whole batch",
             )
         )
-    if isinstance(plan.method, (Auto, Rosenbrock)):
+    if isinstance(plan.method, (Auto, Rosenbrock)) or plan.method.may_fail:
         # torch.func transforms are not compiled beside the writes that record steps
         got = f"True with method={plan.method.name!r}, where gradients of the steps are wanted"
-        raise CompileError(message("compile", got, "compile=False, or torch.no_grad()"))
+        advice = "Without compile=True there are adjoint='direct' and, with less memory, adjoint='checkpoint'."
+        raise CompileError(message("compile", got, "compile=False, or torch.no_grad()", advice))
     return None
 
 

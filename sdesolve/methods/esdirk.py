@@ -8,33 +8,37 @@ form for  dy/dt = f(t, y) + g(t, y)  with a stiff f and a g that is not:
 with gamma: without g,  y_1 = z_s,  and f_s is the first stage of the next step. It is not f that is evaluated there,
 which would enlarge what Newton's method has left by the stiffness of f, but the f_s that solves the equation.
 
-One diagonal element, so one matrix  M = I - gamma h J  for all stages of a step (`newton.Chord`). The error is  h
-sum_i (b_i - bhat_i) (f_i + g_i),  times M^-1 where the embedded solution grows with the stiffness: what is stiff is
-damped in it as in the step (Hosea & Shampine 1996, Appl. Numer. Math. 20:21).
+One diagonal element, so one matrix  M = I - gamma h J  for all stages of a step (`newton.Chord`); for a large state
+none at all, but products of J with vectors (`newton_krylov`). The error is  h sum_i (b_i - bhat_i) (f_i + g_i),  times
+M^-1 where the embedded solution grows with the stiffness: what is stiff is damped in it as in the step (Hosea &
+Shampine 1996, Appl. Numer. Math. 20:21).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from operator import mul
 
 import torch
 from torch import Tensor
 
+from sdesolve.errors import message
 from sdesolve.methods.implicit import checked
-from sdesolve.methods.method import Increments, Method, State, Step, combine
+from sdesolve.methods.jacobian import value_and_jacobian
+from sdesolve.methods.method import Increments, Method, State, Step, combine, plain_eager
 from sdesolve.methods.newton import (
     KAPPA,
     Chord,
-    Linear,
     Slope,
+    StageNewton,
     anyone,
     before_stages,
     linear_of,
     refuse_complex,
     size_of,
-    value_and_jacobian,
 )
+from sdesolve.methods.newton_krylov import LARGE, NewtonKrylov, Shifted
 from sdesolve.methods.runge_kutta import hermite
 from sdesolve.system import System
 
@@ -46,6 +50,8 @@ RENEW, SHORTER = 0.01, 0.5
 ROUNDING = 0.8
 #: and takes so many times the iterations; rounding units of the state, below which no error matters
 PATIENCE, UNITS = 4, 10
+#: how the linear systems may be solved
+LINEAR = ("dense", "krylov")
 
 
 @dataclass(frozen=True)
@@ -110,8 +116,19 @@ def _extrapolation(nodes: Row, c: float) -> Row:
 class ESDIRK(Method):
     """A diagonally implicit Runge-Kutta method for stiff ODEs, from its tableau.
 
+    Parameters
+    ----------
     iterations : of Newton's method in each implicit stage, at most; with fixed steps, where nothing says which error
-    matters, 4 times as many. A Jacobian serves until corrections shrink by less than a factor of 100.
+        matters, 4 times as many.
+    linear : how its linear systems are solved. ``"dense"``, by a Jacobian of n rows (vector-Jacobian products, one
+        evaluation of f) and its factors, which serve until corrections shrink by less than a factor of 100.
+        ``"krylov"``, by GMRES from Jacobian-vector products, in memory for 41 states; f needs second derivatives, or
+        compiled those in forward mode, and a product counts as an evaluation of it. Default: krylov above 2048 elements
+        a trajectory, if the problem gives no Jacobian. Inside torch.func transforms it is dense.
+
+    Raises
+    ------
+    ValueError : ``iterations`` below 1, another ``linear``.
     """
 
     problem, may_fail, has_dense = "ode", True, True
@@ -119,8 +136,10 @@ class ESDIRK(Method):
     reports_evaluations = reads_tolerance = True
     tableau: Tableau
 
-    def __init__(self, iterations: int = 10) -> None:
-        self.iterations = checked(iterations)
+    def __init__(self, iterations: int = 10, linear: str | None = None) -> None:
+        if linear not in (None, *LINEAR):
+            raise ValueError(message("linear", repr(linear), "'dense', 'krylov' or None, by the size of the state"))
+        self.iterations, self.linear = checked(iterations), linear
         self.error_order = min(self.order, self.tableau.lower_order) + 1
         self.drift_evaluations = 3 * (self.tableau.stages - 1)
         self.guesses, self.filtered = self.tableau.guesses, self.tableau.filtered
@@ -131,12 +150,24 @@ class ESDIRK(Method):
             return system, None
         return system.parts
 
+    def _matrix_free(self, f: System) -> bool:
+        """Whether GMRES solves the linear systems; not by the batch, which changes no trajectory."""
+        if not plain_eager() and not torch.compiler.is_compiling():
+            return False
+        if self.linear is not None:
+            return self.linear == "krylov"
+        return prod(f.spec.per_trajectory) > LARGE and not f.has_jacobian
+
     def init(self, system: System, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        """f, its Jacobian, what `_memory` holds, and g."""
+        """f, its Jacobian (nothing of it where there is none), what `_memory` holds, and g."""
         refuse_complex(y)
         f, g = self._parts(system)
-        first, jacobian = value_and_jacobian(f, t, y)
-        one = torch.ones_like(jacobian[:, 0, 0])
+        flat = y.reshape(-1, prod(f.spec.per_trajectory))
+        if self._matrix_free(f):
+            first, jacobian = f.drift(t, y), flat.new_zeros(len(flat), 0, 0)
+        else:
+            first, jacobian = value_and_jacobian(f, t, y)
+        one = torch.ones_like(flat[:, 0])
         # a compiled loop carries tensors of one layout
         cache = first, jacobian.contiguous(), torch.stack([one, torch.zeros_like(one), torch.zeros_like(one)], 1)
         return cache if g is None else (*cache, g.drift(t, y))
@@ -159,16 +190,15 @@ class ESDIRK(Method):
         first, jacobian, memory, *explicit = state.cache
         s = tab.gamma * h
         with torch.no_grad():
-            jacobian, renewed = _renewed(f, inc.t0, y, s, jacobian, memory)
-            linear = linear_of(jacobian, s)
-            chord = self._chord(f, jacobian, linear, y, s * first, tolerance)
-            found = before_stages(memory[:, 0], renewed)
+            make = self._krylov if self._matrix_free(f) else self._chord
+            newton, jacobian, spent = make(f, inc.t0, y.detach(), s.detach(), first, jacobian, memory, tolerance)
+            found = before_stages(memory[:, 0], spent)
         F, G, rows = [first], explicit, tab.explicit or tab.a
         z = y
         for i in range(1, tab.stages):
             t = inc.at(tab.c[i])
             a = y + h * _sum(tab.a[i], F, rows[i], G)
-            found = chord(t, a, s, combine(self.guesses[i], F), found)
+            found = newton(t, a, s, combine(self.guesses[i], F), found)
             F.append(found.k)
             z = a + s * found.k
             if g is not None:
@@ -178,32 +208,66 @@ class ESDIRK(Method):
             y1 = y + h * _sum(tab.b, F, tab.b, G)
             cache = f.drift(inc.t1, y1), jacobian, _memory(found, s), g.drift(inc.t1, y1)
             after, evaluations = State(y1, cache), evaluations + 1
-        estimate = None
+        estimate, failed = None, found.failed
         if error:
             with torch.no_grad():
                 estimate = h * _sum(tab.difference, F, tab.difference, G)
-                if g is not None:
+                if g is not None or self.filtered:
                     # what is stiff in y_1 - z_s is an error of y_1, which M^-1 would hide
-                    off = after.y - z
-                    estimate = linear.solve(estimate - off) + off
-                elif self.filtered:
-                    estimate = linear.solve(estimate)
+                    off = 0.0 if g is None else after.y - z
+                    damped = newton.damped(estimate - off)
+                    estimate, evaluations = damped.error + off, evaluations + damped.evaluations
+                    failed = failed if damped.failed is None else failed | damped.failed
         powers = self._dense(h, F, G, state, after) if dense else ()
-        return Step(after, estimate, found.failed, powers, evaluations=evaluations)
+        return Step(after, estimate, failed, powers, evaluations=evaluations)
 
     def _chord(
-        self, f: System, jacobian: Tensor, linear: Linear, y: Tensor, slope: Tensor, tolerance: Tensor | None
-    ) -> Chord:
-        """Newton's method for the stages of a step from y, slope : gamma h f there."""
-        unit = torch.finfo(y.dtype).eps
+        self,
+        f: System,
+        t: Tensor,
+        y: Tensor,
+        s: Tensor,
+        slope: Tensor,
+        jacobian: Tensor,
+        memory: Tensor,
+        tolerance: Tensor | None,
+    ) -> tuple[StageNewton, Tensor, Tensor]:
+        """Newton's method for the stages of a step from y, where f is the slope; the Jacobian; evaluations of f."""
+        jacobian, renewed = _renewed(f, t, y, s, jacobian, memory)
+        linear = linear_of(jacobian, s)
         # a stiff f may be large where y is not on its way yet, but not M^-1 f
-        size = size_of(f, y) + size_of(f, linear.solve(slope))
+        size = size_of(f, y) + size_of(f, linear.solve(s * slope))
+        scale, iterations = self._scale(size, tolerance)
+        chord = Chord(f, scale, y, iterations, tolerance is not None, jacobian=jacobian, linear=linear)
+        return chord, jacobian, renewed
+
+    def _krylov(
+        self,
+        f: System,
+        t: Tensor,
+        y: Tensor,
+        s: Tensor,
+        slope: Tensor,
+        jacobian: Tensor,
+        memory: Tensor,
+        tolerance: Tensor | None,
+    ) -> tuple[StageNewton, Tensor, Tensor]:
+        """The same without a matrix."""
+        size, spent = size_of(f, y), torch.zeros_like(memory[:, 0], dtype=torch.int64)
+        if tolerance is None:
+            reach, products = Shifted.at(f, t, y, s)[1].roughly(s * slope)
+            size, spent = size + size_of(f, reach), products + 1
+        scale, iterations = self._scale(size, tolerance)
+        return NewtonKrylov(f, scale, y, iterations, tolerance is not None, t=t, s=s), jacobian, spent
+
+    def _scale(self, size: Tensor, tolerance: Tensor | None) -> tuple[Tensor, int]:
+        """Of errors that matter, and of the most iterations. size : of a state, where nothing else says it."""
+        unit = torch.finfo(size.dtype).eps
         if tolerance is None:
             scale, iterations = size * (unit**ROUNDING / KAPPA), PATIENCE * self.iterations
         else:
             scale, iterations = torch.maximum(tolerance, size * (UNITS * unit / KAPPA)), self.iterations
-        scale = scale.clamp(min=torch.finfo(y.dtype).tiny)
-        return Chord(f, jacobian, linear, scale, y.detach(), iterations, tolerance is not None)
+        return scale.clamp(min=torch.finfo(size.dtype).tiny), iterations
 
     def _dense(self, h: Tensor, F: list[Tensor], G: list[Tensor], before: State, after: State) -> tuple[Tensor, ...]:
         if self.tableau.dense is not None:

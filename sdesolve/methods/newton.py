@@ -2,22 +2,20 @@
 
     z = a + s f(t, z),      s = h gamma;       z <- z - M^-1 (z - a - s f(t, z)),      M = I - s df/dy(t, z)
 
-Trajectories do not read each other, so row i of every trajectory's Jacobian is one vector-Jacobian product of f over
-the batch, with the cotangent e_i in each. A number of corrections is fixed, and no graph is kept of them. Two more have
-the derivatives of the solution, with M held constant. The first one starts from a constant z, and has those of the
-implicit function theorem,
+A number of corrections is fixed, and no graph is kept of them. Two more have the derivatives of the solution, with M
+held constant. The first one starts from a constant z, and has those of the implicit function theorem,
 
     dz = M^-1 (da + f ds + s (df/dt dt + df/dp dp));
 
 each such correction is right in one derivative more than what it starts from, so the second one has second derivatives.
 
-`root` takes a Jacobian at each correction. A `Chord`, for the stages of one step, has one M for all of them: simplified
-Newton, whose corrections shrink by a rate that it measures, and stops by (Hairer & Wanner II, IV.8).
+`root` takes a Jacobian at each correction. `StageNewton`, for the stages of one step, measures the rate at which its
+corrections shrink, and stops by it (Hairer & Wanner II, IV.8). Its `Chord`, simplified Newton, has one M for all of
+them; `newton_krylov.NewtonKrylov` has none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
@@ -27,6 +25,7 @@ from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
 from sdesolve.errors import message
+from sdesolve.methods.jacobian import value_and_jacobian
 from sdesolve.methods.method import plain_eager
 from sdesolve.system import System
 
@@ -127,7 +126,7 @@ def root(system: System, t: Tensor, a: Tensor, s: Tensor, guess: Tensor, iterati
 
 
 class Slope(NamedTuple):
-    """What a `Chord` found.
+    """What `StageNewton` found.
 
     k : f(t, a + s k), of the state's shape; the last finite iterate where it failed. factor : (batch,) the last
     correction times this estimates the error that is left. rate : (batch,) the largest at which corrections shrank so
@@ -146,9 +145,26 @@ class Slope(NamedTuple):
 KAPPA, SLOW = 0.02, 0.2
 
 
+class Corrections(NamedTuple):
+    """M^-1 r, of the state's shape; of an iteration that finds it, what it has left of s r, over the scale, and the
+    evaluations of f that it took, (batch,)."""
+
+    change: Tensor
+    left: Tensor | None = None
+    evaluations: Tensor | None = None
+
+
+class Damped(NamedTuple):
+    """M^-1 e of an error estimate e; who has none, (batch,); evaluations of f that it took."""
+
+    error: Tensor
+    failed: Tensor | None = None
+    evaluations: Tensor | int = 0
+
+
 @dataclass(frozen=True)
-class Chord:
-    """Simplified Newton for the stages of a step,  k <- k - M^-1 (k - f(t, a + s k)),  with one M = I - s J.
+class StageNewton:
+    """Newton's method for the stages of a step,  k <- k - M^-1 (k - f(t, a + s k)),  M = I - s J.
 
     The m-th correction moves a + s k by d_m; |d| is the root mean square of d / scale over a trajectory's elements, and
     theta = |d_m| / |d_m-1|. It is the last one where  theta / (1 - theta) |d_m| <= KAPPA  (Hairer & Wanner II,
@@ -157,19 +173,31 @@ class Chord:
 
     controlled : the scale is that of an error control. The iteration then fails where theta >= 1, or where the
     corrections that are left will not do (IV.8.11), as a shorter step is cheaper; and the solution is the same whether
-    or not derivatives are wanted. Otherwise each correction has a Jacobian of its own as soon as one has shrunk too
-    little, and the iteration fails where more than eps^-0.3 KAPPA is left in the end.
-    jacobian, linear : J and M. scale : of the state's shape. safe : a state to evaluate f at instead of one that
-    failed. iterations : at most.
+    or not derivatives are wanted. Otherwise it fails where more than eps^-0.3 KAPPA is left in the end.
+    scale : of the state's shape. safe : a state to evaluate f at instead of one that failed. iterations : at most.
     """
 
     system: System
-    jacobian: Tensor
-    linear: Linear
     scale: Tensor
     safe: Tensor
     iterations: int
     controlled: bool
+
+    def value(self, t: Tensor, a: Tensor, s: Tensor, k: Tensor, slow: Tensor) -> tuple[Tensor, Any]:
+        """f(t, a + s k), and M in a form that `corrections` reads. slow : who shrinks corrections too little."""
+        raise NotImplementedError
+
+    def corrections(self, matrix: Any, right: Tensor, s: Tensor, last: Tensor) -> Corrections:
+        """M^-1 times the residual. last : (batch,) |d| of the correction before, infinite before the first."""
+        raise NotImplementedError
+
+    def damped(self, error: Tensor) -> Damped:
+        """What is stiff in an error is damped as in the step, by M at its start."""
+        raise NotImplementedError
+
+    def differentiable(self, t: Tensor, a: Tensor, s: Tensor, found: Slope) -> Slope:
+        """The same with first and second derivatives."""
+        raise NotImplementedError
 
     def __call__(self, t: Tensor, a: Tensor, s: Tensor, guess: Tensor, before: Slope) -> Slope:
         """k = f(t, a + s k) near a guess, behind another stage."""
@@ -180,78 +208,98 @@ class Chord:
         with torch.no_grad():
             infinite = torch.full_like(before.factor, torch.inf)
             held: tuple[Tensor, ...]
-            held = guess.detach(), infinite, before.factor, before.rate, ~before.failed, *before[3:]
-            value = lambda held: self._value(time, base, size, held[0], held[4] & (held[3] > SLOW))
+            held = guess.detach(), infinite, infinite, before.factor, before.rate, ~before.failed, *before[3:]
+            value = lambda held: self.value(time, base, size, held[0], held[5] & (held[4] > SLOW))
             if compiling:
                 start = torch.zeros((), dtype=torch.int64, device=a.device), *(x.clone() for x in held)
-                more = lambda n, *held: (n < self.iterations) & held[4].any()
+                more = lambda n, *held: (n < self.iterations) & held[5].any()
                 body = lambda n, *held: (n + 1, *self._correct(n, *value(held), size, *held))
                 held = tuple(while_loop(more, body, start))[1:]
             else:
                 for n in range(self.iterations):
-                    if not anyone(held[4]):
+                    if not anyone(held[5]):
                         break
                     # any evaluation shows whether f reads tensors of which derivatives are wanted
                     with torch.set_grad_enabled(graph and n == 0):
-                        f, linear = value(held)
+                        f, matrix = value(held)
                     wanted = wanted or f.requires_grad
-                    held = self._correct(n, f.detach(), linear, size, *held)
-            k, last, factor, rate, going, failed, count = held
-            close = factor * last <= (0.0 if self.controlled else KAPPA * torch.finfo(k.dtype).eps ** -0.3)
+                    held = self._correct(n, f.detach(), matrix, size, *held)
+            k, _, left, factor, rate, going, failed, count = held
+            close = left <= (0.0 if self.controlled else KAPPA * torch.finfo(k.dtype).eps ** -0.3)
             found = Slope(k, factor, rate, failed | (going & ~close), count)
-        return self._differentiable(t, a, s, found) if wanted else found
-
-    def _value(self, t: Tensor, a: Tensor, s: Tensor, k: Tensor, slow: Tensor) -> tuple[Tensor, Linear]:
-        """f, and M with new Jacobians for those that are slow."""
-        if self.controlled or not (torch.compiler.is_compiling() or anyone(slow)):
-            return self.system.drift(t, a + s * k), self.linear
-        f, jacobian = value_and_jacobian(self.system, t, a + s * k)
-        return f, linear_of(torch.where(slow[:, None, None], jacobian, self.jacobian), s)
+        return self.differentiable(t, a, s, found) if wanted else found
 
     def _correct(
         self,
         n: int | Tensor,
         f: Tensor,
-        linear: Linear,
+        matrix: Any,
         s: Tensor,
         k: Tensor,
         last: Tensor,
+        left: Tensor,
         factor: Tensor,
         rate: Tensor,
         going: Tensor,
         failed: Tensor,
         count: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Of those that are going: k, |d|, factor and rate behind the next correction; who is going on, who has failed,
-        and evaluations."""
+        """Of those that are going: k, |d|, what may be left, factor and rate behind the next correction; who is going
+        on, who has failed, and evaluations."""
         spec, limits = self.system.spec, torch.finfo(k.dtype)
         residual = k - f
         good = residual.reshape(len(going), -1).isfinite().all(1)
-        change = linear.solve(torch.where(spec.expand(going & good), residual, 0.0))
+        change, rest, spent = self.corrections(matrix, torch.where(spec.expand(going & good), residual, 0.0), s, last)
         norm = _mean_square(self.system, s * change / self.scale)
         good = good & norm.isfinite()
         first = last.isinf()
         theta = torch.where(first, 0.0, norm / last)
         amplified = torch.where(theta < 1, theta / (1 - theta), torch.inf)
         bounded = torch.where(first, factor**0.8, amplified).clamp(limits.eps, 1.0)
-        close = good & (norm * bounded <= KAPPA)
-        lost = ~good
+        remaining = norm * bounded if rest is None else norm * bounded + rest
+        close, lost = good & (remaining <= KAPPA), ~good
         if self.controlled:
-            left = theta ** (self.iterations - 1 - n) * amplified * norm
-            lost = lost | (~close & ~(left <= KAPPA))
+            hoped = theta ** (self.iterations - 1 - n) * amplified * norm
+            lost = lost | (~close & ~(hoped <= KAPPA))
         moved = going & good
         return (
             torch.where(spec.expand(moved), k - change, k),
             torch.where(moved, norm.clamp(min=limits.tiny), last),
+            torch.where(moved, remaining, left),
             torch.where(moved, bounded, factor),
             torch.where(moved, torch.maximum(rate, theta), rate),
             going & ~close & ~lost,
             failed | (going & lost),
-            count + going,
+            count + going if spent is None else count + going + spent,
         )
 
-    def _differentiable(self, t: Tensor, a: Tensor, s: Tensor, found: Slope) -> Slope:
-        """The same with first and second derivatives, by two corrections with M at the solution."""
+
+@dataclass(frozen=True)
+class Chord(StageNewton):
+    """Simplified Newton: one M for all stages, factorized. Where nothing is controlled, each correction has a Jacobian
+    of its own as soon as one has shrunk too little.
+
+    jacobian, linear : J and M.
+    """
+
+    jacobian: Tensor
+    linear: Linear
+
+    def value(self, t: Tensor, a: Tensor, s: Tensor, k: Tensor, slow: Tensor) -> tuple[Tensor, Linear]:
+        """f, and M with new Jacobians for those that are slow."""
+        if self.controlled or not (torch.compiler.is_compiling() or anyone(slow)):
+            return self.system.drift(t, a + s * k), self.linear
+        f, jacobian = value_and_jacobian(self.system, t, a + s * k)
+        return f, linear_of(torch.where(slow[:, None, None], jacobian, self.jacobian), s)
+
+    def corrections(self, matrix: Linear, right: Tensor, s: Tensor, last: Tensor) -> Corrections:
+        return Corrections(matrix.solve(right))
+
+    def damped(self, error: Tensor) -> Damped:
+        return Damped(self.linear.solve(error))
+
+    def differentiable(self, t: Tensor, a: Tensor, s: Tensor, found: Slope) -> Slope:
+        """By two corrections with M at the solution."""
         known = self.system.spec.expand(~found.failed)
         at = lambda k: torch.where(known, a + s * k, self.safe)
         f, jacobian = value_and_jacobian(self.system, t, at(found.k))
@@ -300,56 +348,11 @@ def refuse_complex(y: Tensor) -> None:
         )
 
 
-def value_and_jacobian(system: System, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """f(t, z), and df/dy of each trajectory without a graph, (batch, n, n): as the problem gives it, or by a
-    vector-Jacobian product an element. One evaluation of f."""
-    if system.has_jacobian:
-        with torch.no_grad():
-            jacobian = system.jacobian(t, z).detach()
-        return system.drift(t, z), jacobian
-    pulled = torch.func.vjp(lambda state: system.drift(t, state), z)
-    f, pull = pulled[0], pulled[1]
-    with torch.no_grad():
-        return f, _rows(system, pull, f).detach()
-
-
-def linearized(system: System, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """f, df/dt and df/dy, (batch, n, n), of each trajectory at (t, y), with their own derivatives; one evaluation of
-    f."""
-
-    def along(state: Tensor) -> tuple[Tensor, Tensor]:
-        """f, and df/dt in forward mode."""
-        # the tangent is written into the layout of what it belongs to, in which expanded elements would overlap
-        time = t.contiguous()
-        found = torch.func.jvp(lambda time: system.drift(time, state).clone(), (time,), (torch.ones_like(time),))
-        return found[0], found[1]
-
-    if system.has_jacobian:
-        return *along(y), system.jacobian(t, y)
-    pulled: Any = torch.func.vjp(along, y, has_aux=True)
-    f, pull, slope = pulled
-    graph = torch.is_grad_enabled() and (f.requires_grad or slope.requires_grad or not plain_eager())
-    with torch.set_grad_enabled(graph):
-        return f, slope, _rows(system, pull, f)
-
-
 def factorized(jacobian: Tensor, s: Tensor) -> tuple[Linear, Tensor]:
     """M = I - s J by its factors, and whose is finite, (batch,); the others have the identity instead."""
     matrix = _matrix(jacobian, s)
     good = matrix.isfinite().flatten(1).all(1)
     return Linear.of(_safe(matrix, good)), good
-
-
-def _rows(system: System, pull: Callable[[Tensor], tuple[Tensor]], f: Tensor) -> Tensor:
-    """df/dy of each trajectory, (batch, n, n), by the vector-Jacobian products of f."""
-    shape = system.spec.per_trajectory
-    n = prod(shape)
-    if n == 1:
-        return pull(torch.ones_like(f))[0].reshape(-1, 1, 1)
-    units = torch.eye(n, dtype=f.dtype, device=f.device)
-    units = units.reshape((n, *((1,) if system.spec.batched else ()), *shape)).expand((n, *f.shape))
-    rows = torch.func.vmap(lambda unit: pull(unit)[0])(units)
-    return rows.reshape(n, -1, n).movedim(0, 1)
 
 
 def _matrix(jacobian: Tensor, s: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sdesolve.methods.jacobian import linearized
 from sdesolve.methods.method import Increments, Method, State, Step, combine
-from sdesolve.methods.newton import factorized, linearized, refuse_complex
+from sdesolve.methods.newton import factorized, refuse_complex
 from sdesolve.system import System
 
 
@@ -62,7 +63,8 @@ class Rosenbrock(Method):
     """A Rosenbrock method, from its tableau.
 
     A stage evaluates f once; the first one's evaluation gives df/dt (in forward mode) and the Jacobian (in reverse
-    mode, one vector-Jacobian product an element, or as the problem gives it) as well.
+    mode, one vector-Jacobian product an element, or as the problem gives it) as well. For states of more than some
+    thousand elements, of which matrices are too large, there is ``esdirk54``.
     """
 
     problem, has_dense = "ode", True

@@ -13,7 +13,7 @@ from tests.events.known import F64, G, ball, bounce, bounces, fall, first, swing
 WAYS = {"own": {}, "shared": {"shared_steps": True}}
 HALF = math.pi / 2
 NEVER = ss.Event(lambda t, y: y.reshape(len(y), -1)[:, 0] + 1e3)
-DENSE = [name for name in names("ode") if METHODS["ode", name].has_dense]
+DENSE = [name for name in names("ode") if METHODS["ode", name].has_dense and not METHODS["ode", name].adaptive_only]
 
 
 def span(*ts):

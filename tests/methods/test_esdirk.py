@@ -490,3 +490,20 @@ def test_a_compiled_solve_is_the_eager_one(method, options):
     assert torch.allclose(eager.ys, compiled.ys, rtol=1e-9, atol=1e-10)
     assert torch.equal(eager.stats.steps, compiled.stats.steps)
     assert torch.equal(eager.stats.drift_evaluations, compiled.stats.drift_evaluations)
+
+
+@each
+def test_compiled_gradients_are_refused_with_what_there_is(method):
+    y0 = tensor([1.0]).requires_grad_()
+    with pytest.raises(ss.CompileError, match=f"'{method.name}', where gradients.*compile=False.*'checkpoint'"):
+        ss.solve(ss.ODE(lambda t, y: -y), y0, tensor(0.0, 1.0), method=method, compile=True)
+
+
+@pytest.mark.compile
+@pytest.mark.traced
+def test_one_trajectory_of_a_matrix_is_compiled_too():
+    A, y0 = tensor([-2.0, 1.0, 0.0], [0.5, -30.0, 1.0], [0.0, 0.3, -1.0]), tensor([1.0, 2.0, 0.5])
+    with torch.no_grad():
+        how = {"method": "trbdf2", "rtol": 1e-6, "compile": True}
+        found = ss.solve(ss.ODE(lambda t, y: y @ A.T), y0, tensor(0.0, 1.0), **how).ys[-1]
+    assert torch.allclose(found, y0 @ torch.linalg.matrix_exp(A).T, atol=1e-4)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sdesolve as ss
-from sdesolve.methods.newton import root, value_and_jacobian
+from sdesolve.methods.jacobian import value_and_jacobian
+from sdesolve.methods.newton import root
 from sdesolve.state import state_spec
 from sdesolve.system import System
 from tests.methods.stochastic_problems import tensor

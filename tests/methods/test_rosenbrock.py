@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import sdesolve as ss
 from sdesolve.errors import FunctionError
 from sdesolve.methods import METHODS, Increments, State
-from sdesolve.methods.newton import value_and_jacobian
+from sdesolve.methods.jacobian import value_and_jacobian
 from sdesolve.solution import Status
 from sdesolve.state import state_spec
 from sdesolve.system import System
