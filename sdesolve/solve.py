@@ -421,7 +421,7 @@ def _failure(result: Result, solution: Solution, ids: Tensor, method: Method) ->
         Status.ZENO: "Events follow each other ever faster: end the trajectory with a terminal event, or let affect "
         "bring it to rest away from the condition's zero.",
         Status.NOT_CONVERGED: f"Take smaller steps, or more iterations: {_more_iterations(method)}. Newton's "
-        "method asks for a drift that torch.func can differentiate.",
+        "method asks for a drift that is finite there, and that torch.func can differentiate.",
         Status.DREW_APART: "Such methods are not stable where an equation forgets its start: solve with "
         "adjoint='checkpoint' and another method, or take shorter steps with a smaller ss.Reversible(coupling=).",
     }.get(reason, "Take smaller steps.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from math import isfinite
 from typing import Any
 
 Interval = tuple[float, float]
@@ -65,9 +66,20 @@ class Check:
         return "error" if self.error else "pass" if self.passed else "FAIL"
 
 
-def bounded(section: str, name: str, what: str, measured: float, bound: float, **details: Any) -> Check:
-    """An error that must not exceed a bound."""
-    return Check(section, name, what, None, f"at most {bound:.3g}", measured, None, measured <= bound, details)
+def bounded(
+    section: str,
+    name: str,
+    what: str,
+    measured: float,
+    bound: float | None,
+    *,
+    curves: tuple[Curve, ...] = (),
+    **details: Any,
+) -> Check:
+    """An error that must not exceed a bound; None: a number that is reported, if it is one."""
+    criterion = "a number, reported" if bound is None else f"at most {bound:.3g}"
+    passed = isfinite(measured) if bound is None else measured <= bound
+    return Check(section, name, what, None, criterion, measured, None, passed, details, curves)
 
 
 @dataclass(frozen=True)

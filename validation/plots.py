@@ -14,6 +14,9 @@ from matplotlib.figure import Figure
 
 from validation.check import Check, Curve
 
+MARKERS = "osD^v<>Ph*"
+CROWD = 8
+"""Curves beside which their names stand, not within the axes."""
 MANY = 16
 """Figures that are worth processes of their own: one takes about half a second, a process three."""
 
@@ -28,11 +31,14 @@ def figures(checks: Iterable[Check]) -> dict[str, list[Curve]]:
 
 
 def draw(title: str, curves: list[Curve]) -> Figure:
-    """Points with their intervals, and the line of each curve; logarithmic axes where the curves say so."""
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    """Points with their intervals, and the line of each curve; logarithmic axes where the curves say so. What many
+    curves are stands beside them."""
+    many = len(curves) > CROWD
+    figure = Figure(figsize=(8.8 if many else 6.4, 4.4), layout="constrained")
     axes = figure.subplots()
     for number, curve in enumerate(curves):
-        _draw_curve(axes, curve, f"C{number % 10}", "osD^v<>Ph*"[number % 10])
+        # colours come again after ten curves, with other markers
+        _draw_curve(axes, curve, f"C{number % 10}", MARKERS[(number + number // 10) % len(MARKERS)])
     if all(curve.log for curve in curves):
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -40,7 +46,10 @@ def draw(title: str, curves: list[Curve]) -> Figure:
     axes.set_xlabel(curves[0].x_label)
     axes.set_ylabel(curves[0].y_label)
     axes.grid(True, which="major", alpha=0.3)
-    axes.legend(fontsize=8)
+    if many:
+        figure.legend(fontsize=8, loc="outside right upper")
+    else:
+        axes.legend(fontsize=8)
     return figure
 
 

@@ -78,14 +78,14 @@ class ExponentialRK3(Method):
     y_m = exp(L) y + psi_1 f_1 + 2 psi_2 (f_2 - f_1),      y_1 = y_m + (2 psi_3 - psi_2) (f_3 - 2 f_2 + f_1)
 
     The weights, those of ETD3RK, integrate exp(L_s) times the parabola through the f_i. The factor in y_3 is that of
-    Hochbruck & Ostermann's family (5.8) with gamma = 4: where A is stiff the order stays 3, if f and its derivatives
+    Hochbruck & Ostermann's family with gamma = 4: where A is stiff the order stays 3, if f and its derivatives
     along the solution are not large as A is (that of ETD3RK falls to 2, from smaller errors). The error is the
     difference to y_m, which has order 2. A that depends on time is read at eight times.
     """
 
     name, problem, made_for = "exponential_rk3", "ode", "Semilinear"
     order, error_order, drift_evaluations = 3.0, 3.0, 3
-    source = "Hochbruck & Ostermann 2005, SINUM 43:1069, (5.8); weights of Cox & Matthews 2002, (25)"
+    source = "Hochbruck & Ostermann 2005, SINUM 43:1069, sec. 5; weights of Cox & Matthews 2002, (25)"
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
         y, middle = state.y, inc.at(0.5)

@@ -202,7 +202,7 @@ class Coupled(ReversibleMethod):
             self.bare = RungeKutta(method.name, int(method.order), Tableau(tab.a[:-1], tab.b[:-1], tab.c[:-1]), "")
         self.drift_evaluations = 2 * self.bare.drift_evaluations
         self.diffusion_evaluations = 2 * self.bare.diffusion_evaluations
-        self.error_drift_evaluations = int(self.bare is not method)
+        self.error_drift_evaluations = method.error_drift_evaluations + (self.bare is not method)
         self.has_dense = method.has_dense
 
     def evaluations(self, *, dense: bool = False, error: bool = False) -> int:

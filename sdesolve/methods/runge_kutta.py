@@ -10,7 +10,7 @@ the step (first same as last, read off the tableau) it costs nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import mul
 from typing import Any, NamedTuple
@@ -88,6 +88,35 @@ class Tableau:
         return float(min(-z.real for z in roots if abs(z.imag) < 1e-9 and z.real < 0))
 
     @property
+    def without_error(self) -> Tableau:
+        """Without the embedded solutions, and the stages that nothing but these reads."""
+        rows = (*self.a, *self.dense_a)
+        read = {0, *(i for i, weight in enumerate(self.b) if weight), *range(self.stages, len(rows))}
+        if self.first_same_as_last:
+            read.add(self.stages - 1)
+        if self.dense is not None:
+            read |= {i for i, weights in enumerate(self.dense) if any(weights)}
+        for i in reversed(range(len(rows))):
+            if i in read:
+                read |= {j for j, weight in enumerate(rows[i]) if weight}
+
+        def kept(row: Sequence[Any]) -> tuple[Any, ...]:
+            return tuple(x for i, x in enumerate(row) if i in read)
+
+        return replace(
+            self,
+            a=tuple(map(kept, kept(self.a))),
+            b=kept(self.b),
+            c=kept(self.c),
+            lower=None,
+            lower_order=None,
+            coarse=None,
+            coarse_order=None,
+            dense=None if self.dense is None else kept(self.dense),
+            dense_a=tuple(map(kept, self.dense_a)),
+        )
+
+    @property
     def dense_evaluations(self) -> int:
         """Of f, for dense output alone."""
         if self.dense is not None:
@@ -106,7 +135,8 @@ class Sums(NamedTuple):
 
 
 class RungeKutta(Method):
-    """An explicit Runge-Kutta method for ODEs, from its tableau."""
+    """An explicit Runge-Kutta method for ODEs, from its tableau. Steps whose error nobody asks for are those of
+    ``bare``, which leaves out the stages that the error alone reads."""
 
     problem = "ode"
     has_dense = True
@@ -115,7 +145,10 @@ class RungeKutta(Method):
         self.name, self.order, self.tableau, self.source = name, order, tableau, source
         self.error_order = tableau.error_order
         self.last = tableau.first_same_as_last
-        self.drift_evaluations = tableau.stages - 1 if self.last else tableau.stages
+        bare = tableau.without_error
+        self.bare = self if bare.stages == tableau.stages else RungeKutta(name, order, bare, source)
+        self.drift_evaluations = bare.stages - self.last
+        self.error_drift_evaluations = tableau.stages - bare.stages
         self.first_evaluations = 1 if self.last else 0
         self.dense_evaluations = tableau.dense_evaluations
         self.differences = tableau.differences
@@ -129,6 +162,8 @@ class RungeKutta(Method):
         return cache[0] if cache else None
 
     def step(self, system: System, state: State, inc: Increments, *, error: bool = False, dense: bool = False) -> Step:
+        if not error and self.bare is not self:
+            return self.bare.step(system, state, inc, dense=dense)
         return self.with_sums(system, state, inc, error=error, dense=dense)[0]
 
     def with_sums(

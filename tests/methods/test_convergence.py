@@ -9,12 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sdesolve as ss
-from sdesolve.methods import METHODS, Rosenbrock, RungeKutta, names
+from sdesolve.methods import METHODS, RungeKutta, names
+from tests.methods.every_ode import IMPLICIT
 
-# implicit ones are measured in test_esdirk.py, by fewer steps
-IMPLICIT = [
-    name for name in names("ode") if METHODS["ode", name].may_fail or isinstance(METHODS["ode", name], Rosenbrock)
-]
+# implicit ones are measured in test_esdirk.py and test_rosenbrock.py, by fewer steps
 ODE_METHODS = [name for name in names("ode") if name not in IMPLICIT and not METHODS["ode", name].adaptive_only]
 
 

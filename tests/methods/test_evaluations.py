@@ -6,22 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sdesolve as ss
-from sdesolve.methods import METHODS, names
+from sdesolve.methods import METHODS, Increments, State, names
+from sdesolve.state import state_spec
+from sdesolve.system import System
+from tests.counted import Counted
 
 # those whose iterations differ from trajectory to trajectory are counted in test_esdirk.py
 ODE_METHODS = [name for name in names("ode") if not METHODS["ode", name].reports_evaluations]
 ADAPTIVE = [name for name in ODE_METHODS if METHODS["ode", name].error_order is not None]
-
-
-class Counted:
-    """A function that counts its calls."""
-
-    def __init__(self, function):
-        self.function, self.calls = function, 0
-
-    def __call__(self, t, y):
-        self.calls += 1
-        return self.function(t, y)
 
 
 def forced(t, y):
@@ -63,6 +55,33 @@ def test_adaptive_steps_report_the_calls_of_f(name, dense, first, way, rate):
     assert int(stats.drift_evaluations.max()) + probe == f.calls
     if way == "own clocks":
         assert len(set(stats.steps.tolist())) > 1
+
+
+@pytest.mark.parametrize("dense", [0, 5], ids=["", "dense"])
+def test_fixed_steps_of_vern7_leave_out_the_stage_that_its_error_alone_reads(dense):
+    """Of eleven stages one is the next step's first, and one has a weight in the embedded method alone: nine a step,
+    ten of an adaptive one, and five more for dense output."""
+    y0, ts = torch.tensor([[0.3], [1.0]], dtype=torch.float64), torch.tensor([0.0, 0.5], dtype=torch.float64)
+    f = Counted(forced)
+    ss.solve(ss.ODE(f), y0, ts, dt=0.25, method="vern7", dense=bool(dense))
+    assert f.calls == 1 + 2 * (9 + dense)
+    f = Counted(forced)
+    stats = ss.solve(ss.ODE(f), y0[:1], ts, dt=0.25, rtol=1e-6, method="vern7", dense=bool(dense)).stats
+    assert f.calls == 1 + int(stats.steps[0]) * (10 + dense)
+
+
+def test_a_step_of_vern7_is_the_same_with_its_error_and_without():
+    y, t, h = torch.tensor([[0.3], [1.0]], dtype=torch.float64), *torch.tensor([0.2, 0.1], dtype=torch.float64)
+    method, system = METHODS["ode", "vern7"], System(ss.ODE(forced), state_spec(y, True)[0])
+    state, inc = State(y, method.init(system, t, y)), Increments(t, t + h, h)
+    judged, bare = (method.step(system, state, inc, error=error, dense=True) for error in (True, False))
+    assert bare.error is None and judged.error.abs().max() > 0
+    for a, b in zip(
+        (bare.state.y, *bare.state.cache, *bare.dense),
+        (judged.state.y, *judged.state.cache, *judged.dense),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-14, atol=1e-15)
 
 
 @pytest.mark.parametrize("dt, steps", [(0.1, 10), (0.3, 4)])

@@ -178,14 +178,26 @@ def prothero_robinson(stiffness):
     return ss.Semilinear(A, f), lambda t: torch.cos(t)
 
 
+#: problems, and their right-hand sides in NumPy
+EQUATIONS = {
+    "autonomous": (
+        ss.Semilinear(-1.0, lambda t, y: torch.cos(y) * torch.sin(2 * y)),
+        lambda t, y: -y + np.cos(y) * np.sin(2 * y),
+    ),
+    "in time": (
+        ss.Semilinear(lambda t: -1 - torch.sin(2 * t), lambda t, y: torch.cos(3 * t) * torch.sin(y)),
+        lambda t, y: (-1 - math.sin(2 * t)) * y + math.cos(3 * t) * np.sin(y),
+    ),
+}
+
+
 @pytest.mark.parametrize("backwards", [False, True], ids=["", "backwards"])
+@pytest.mark.parametrize("equation", EQUATIONS)
 @pytest.mark.parametrize(("name", "order"), ORDERS)
-def test_order_for_an_ode_with_rates_that_depend_on_time(name, order, backwards):
-    A = lambda t: -1 - torch.sin(2 * t)
-    problem = ss.Semilinear(A, lambda t, y: torch.cos(3 * t) * torch.sin(y))
+def test_order_for_an_ode_whose_rates_depend_on_time_or_not(name, order, equation, backwards):
+    problem, right = EQUATIONS[equation]
     ts = tensor([1.0, 0.0] if backwards else [0.0, 1.0])
     y0 = tensor([[0.5], [1.5]])
-    right = lambda t, y: (-1 - math.sin(2 * t)) * y + math.cos(3 * t) * np.sin(y)
     exact = solve_ivp(right, ts.tolist(), y0[:, 0].numpy(), rtol=1e-12, atol=1e-13).y[:, -1]
     errors = [
         float(np.abs(ss.solve(problem, y0, ts, dt=2.0**-k, method=name).ys[-1, :, 0] - exact).max())

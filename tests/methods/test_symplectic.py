@@ -269,14 +269,27 @@ def test_evaluations_are_the_calls_of_the_force(method):
 
 
 @every
-def test_dense_output_is_within_the_order_between_steps(method):
-    ts = tensor([0.0, 2 * math.pi])
-    exact = ss.solve(kepler(), orbit(0.2), tensor([0.0, 2.2, 2 * math.pi]), rtol=1e-11, atol=1e-12).ys
+def test_dense_error_falls_with_the_order_of_the_method(method):
+    """Of order 4 at most, that of the cubic Hermite interpolant."""
+    between, ts = torch.linspace(0, 2 * math.pi, 101, dtype=F64), tensor([0.0, 2 * math.pi])
+    exact = torch.cat(ss.solve(kepler(), orbit(0.2), between, dt=0.1, method="dop853").ys, -1)
     steps, errors = [2 * math.pi / n for n in (64, 96, 128, 192)], []
     for dt in steps:
-        found = ss.solve(kepler(), orbit(0.2), ts, dt=dt, method=method, dense=True)(tensor(2.2))
-        errors.append(float(sum((a - b[1]).square().sum() for a, b in zip(found, exact, strict=True)).sqrt()))
-    assert fit_order(steps, errors).order > method.order - 0.5, errors
+        found = ss.solve(kepler(), orbit(0.2), ts, dt=dt, method=method, dense=True)(between)
+        errors.append(float((torch.cat(found, -1) - exact).norm(dim=-1).max()))
+    assert abs(fit_order(steps, errors).order - min(method.order, 4)) < 0.2, errors
+
+
+@every
+def test_within_a_step_the_dense_error_is_of_the_local_order(method):
+    """h^(p + 1), or h^4 by the interpolant."""
+    steps, errors = [2.0**-k for k in range(4, 8)], []
+    for dt in steps:
+        times = torch.linspace(0, dt, 9, dtype=F64)
+        exact = torch.cat(ss.solve(kepler(), orbit(0.2), times, dt=dt / 8, method="dop853").ys, -1)
+        found = ss.solve(kepler(), orbit(0.2), times[[0, -1]], dt=dt, method=method, dense=True)(times)
+        errors.append(float((torch.cat(found, -1) - exact).norm(dim=-1).max()))
+    assert abs(fit_order(steps, errors).order - min(method.order + 1, 4)) < 0.2, errors
 
 
 @pytest.mark.parametrize(("method", "given"), [("leapfrog", "potential"), ("blanes_moan4", "force")])

@@ -124,8 +124,25 @@ def test_first_same_as_last_saves_one_evaluation_a_step(method):
     last = matrix(method)[-1]
     is_last = bool(tableau.c[-1] == 1 and np.array_equal(last, tableau.b))
     assert tableau.first_same_as_last == is_last == (method.name in ("bosh3", "tsit5", "dopri5", "vern7", "dop853"))
-    assert method.drift_evaluations == tableau.stages - is_last
+    assert method.drift_evaluations + method.error_drift_evaluations == tableau.stages - is_last
     assert method.first_evaluations == is_last
+
+
+@each
+def test_without_the_error_a_stage_is_left_out_that_nothing_else_reads(method):
+    bare, tableau = method.bare.tableau, method.tableau
+    idle = {"vern7": [9]}.get(method.name, [])
+    kept = [i for i in range(tableau.stages) if i not in idle]
+    assert bare.stages == len(kept) and method.error_drift_evaluations == len(idle)
+    everything = [*kept, *range(tableau.stages, tableau.stages + len(tableau.dense_c))]
+    a, b = matrix(method, tableau.dense_a), matrix(method.bare, bare.dense_a)
+    assert np.array_equal(b, a[np.ix_(everything, everything)])
+    assert np.array_equal(bare.b, np.array(tableau.b)[kept]) and np.array_equal(bare.c, np.array(tableau.c)[kept])
+    if tableau.dense:
+        assert np.array_equal(bare.dense, np.array(tableau.dense)[everything])
+    # what is left out has no weight in what is kept
+    assert not a[np.ix_(everything, idle)].any() and not np.array(tableau.b)[idle].any()
+    assert not method.bare.differences or method.bare is method
 
 
 def printed_matrix(module) -> np.ndarray:

@@ -12,6 +12,7 @@ from scipy.integrate import solve_ivp
 
 import sdesolve as ss
 from sdesolve.methods import METHODS
+from tests.counted import Counted
 
 F64 = torch.float64
 ADAPTIVE = ["bosh3", "tsit5", "dopri5", "vern7", "dop853"]
@@ -81,15 +82,6 @@ def test_solutions_agree_with_scipys_dop853(name, scale):
     sol = ss.solve(ss.ODE(f), batch, TS, rtol=1e-9, atol=1e-10)
     for i in range(2):
         assert (sol.ys[:, i] - truth(name, batch[i].tolist())).abs().max() < 3e-7
-
-
-class Counted:
-    def __init__(self, f):
-        self.f, self.calls = f, 0
-
-    def __call__(self, t, y):
-        self.calls += 1
-        return self.f(t, y)
 
 
 @each

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import sdesolve as ss
 from sdesolve.methods import METHODS, names
+from tests.methods.every_ode import each, each_adaptive, plain, problem_of, start_of
 
 F32, F64 = torch.float32, torch.float64
-ODE_METHODS = [name for name in names("ode") if not METHODS["ode", name].adaptive_only]
 ADAPTIVE = [name for name in names("ode") if METHODS["ode", name].error_order is not None]
 
 
@@ -75,21 +75,22 @@ def test_a_hundred_output_times_between_do_not_spoil_the_last_one(how, shared):
     assert (many.stats.steps <= few.stats.steps + 100 + 10).all()
 
 
-def recorded(problem_kind, t0, t1, dtype, outputs=3, batch=2, own=False, flat=False, adjoint="direct", **how):
-    """All times at which the functions of a solve from t0 to t1 are asked."""
+def recorded(kind, t0, t1, dtype, outputs=3, batch=2, own=False, flat=False, adjoint="direct", **how):
+    """All times at which the functions of a solve from t0 to t1 are asked. kind : "SDE", or that of an ODE."""
     seen = []
-    rate = min(1.0, 3 / abs(t1 - t0))  # there and back in a few steps, and stable enough both ways
-
-    def f(t, y):
-        seen.append(t.detach().reshape(-1).double())
-        return rate * torch.cos(y) if not flat else 1e-7 * y
+    note = lambda t: seen.append(plain(t).reshape(-1).double())
+    # there and back in a few steps, and stable enough both ways
+    rate = 1e-7 if flat else min(1.0, 3 / abs(t1 - t0))
 
     def g(t, y):
-        seen.append(t.detach().reshape(-1).double())
+        note(t)
         return rate**0.5 * torch.cos(y)
 
     y0 = torch.linspace(0.5, 1, batch, dtype=dtype)[:, None].requires_grad_()
-    problem = ss.ODE(f) if problem_kind == "ode" else ss.SDE(f, g, calculus="stratonovich")
+    if kind == "SDE":
+        problem = ss.SDE(problem_of("ODE", rate, note=note).f, g, calculus="stratonovich")
+    else:
+        problem, y0 = problem_of(kind, rate, note=note), start_of(kind, y0)
     # outputs in float64 must be numbers of the state's precision, in which f is asked
     ts = torch.linspace(t0, t1, outputs, dtype=F64).to(dtype)
     ts = ts.expand(batch, outputs) if own else ts
@@ -115,38 +116,38 @@ def spans(draw, dtype):
     return t0, t1
 
 
-@pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])
-@settings(max_examples=40)
-@given(
-    data=st.data(),
-    method=st.sampled_from(ODE_METHODS),
-    own=st.booleans(),
-    steps=st.floats(0.5, 12),
-    dense=st.booleans(),
-)
-def test_fixed_steps_never_ask_f_outside_the_span(dtype, data, method, own, steps, dense):
+precisions = st.sampled_from([F32, F64])
+
+
+@each
+@settings(max_examples=6)
+@given(data=st.data(), dtype=precisions, own=st.booleans(), steps=st.floats(0.5, 12), dense=st.booleans())
+def test_fixed_steps_never_ask_f_outside_the_span(kind, name, data, dtype, own, steps, dense):
     t0, t1 = data.draw(spans(dtype))
-    low, high, ends = recorded("ode", t0, t1, dtype, method=method, own=own, dt=abs(t1 - t0) / steps, dense=dense)
+    dense = dense and METHODS["ode", name].has_dense
+    low, high, ends = recorded(kind, t0, t1, dtype, method=name, own=own, dt=abs(t1 - t0) / steps, dense=dense)
     assert ends[0] <= low and high <= ends[1]
 
 
-@pytest.mark.parametrize("dtype", [F32, F64], ids=["float32", "float64"])
-@settings(max_examples=50)
+@each_adaptive
+@settings(max_examples=6)
 @given(
     data=st.data(),
-    method=st.sampled_from(ADAPTIVE),
+    dtype=precisions,
     clocks=st.sampled_from(["own times", "own", "shared", "one"]),
     first=st.sampled_from([None, 0.3, 100.0]),
     flat=st.booleans(),
     jump=st.sampled_from([None, 0.0, 0.37, 1.0]),
+    dense=st.booleans(),
 )
-def test_adaptive_steps_never_ask_f_outside_the_span(dtype, data, method, clocks, first, flat, jump):
+def test_adaptive_steps_never_ask_f_outside_the_span(kind, name, data, dtype, clocks, first, flat, jump, dense):
     t0, t1 = data.draw(spans(dtype))
     own = clocks == "own times"
     jumps = () if jump is None or own else (t0 + jump * (t1 - t0),)
     low, high, ends = recorded(
-        "ode", t0, t1, dtype, method=method, own=own, batch=1 if clocks == "one" else 2, dt=first, flat=flat,
+        kind, t0, t1, dtype, method=name, own=own, batch=1 if clocks == "one" else 2, dt=first, flat=flat,
         shared_steps=clocks == "shared", controller=ss.PID(1e-3, 1e-3, jumps=jumps),
+        dense=dense and METHODS["ode", name].has_dense,
     )  # fmt: skip
     assert ends[0] <= low and high <= ends[1]
 
@@ -157,7 +158,7 @@ def test_stages_of_steps_a_few_rounding_units_long_stay_within_the_span(method):
     above, below = float(torch.finfo(F32).eps) * 32, float(torch.finfo(F32).eps) * 16
     for i, j, steps in itertools.product(range(1, 5), range(1, 9), range(1, 7)):
         t0, t1 = 32 + i * above, 32 - j * below
-        low, high, ends = recorded("ode", t0, t1, F32, method=method, outputs=2, dt=(t0 - t1) / steps)
+        low, high, ends = recorded("ODE", t0, t1, F32, method=method, outputs=2, dt=(t0 - t1) / steps)
         assert ends[0] <= low and high <= ends[1], (i, j, steps)
 
 
@@ -167,7 +168,7 @@ def test_stages_of_steps_a_few_rounding_units_long_stay_within_the_span(method):
 def test_the_backward_solve_never_asks_f_outside_the_span(dtype, data, own, adaptive):
     t0, t1 = data.draw(spans(dtype))
     how = {"rtol": 1e-3, "atol": 1e-3} if adaptive else {"dt": abs(t1 - t0) / 3.3}
-    low, high, ends = recorded("ode", t0, t1, dtype, own=own, adjoint="backsolve", **how)
+    low, high, ends = recorded("ODE", t0, t1, dtype, own=own, adjoint="backsolve", **how)
     assert ends[0] <= low and high <= ends[1]
 
 
@@ -175,7 +176,7 @@ def test_the_backward_solve_never_asks_f_outside_the_span(dtype, data, own, adap
 @given(data=st.data(), own=st.booleans(), steps=st.floats(0.5, 12))
 def test_an_sde_is_never_asked_outside_the_span(data, own, steps):
     t0, t1 = data.draw(spans(F32).filter(lambda s: abs(s[1] - s[0]) > 1e-2))
-    low, high, ends = recorded("sde", t0, t1, F32, own=own, dt=abs(t1 - t0) / steps, seed=0)
+    low, high, ends = recorded("SDE", t0, t1, F32, own=own, dt=abs(t1 - t0) / steps, seed=0)
     assert ends[0] <= low and high <= ends[1]
 
 

@@ -23,6 +23,7 @@ from validation.sections.ode_problems import (
 )
 from validation.sections.ode_work_precision import (
     MOST_WORK,
+    Counted,
     Measured,
     ours,
     scipys,
@@ -96,10 +97,9 @@ def test_a_batch_of_tolerances_is_measured_as_each_alone() -> None:
     measured = ours(BRUSSELATOR, DOPRI5, TOLERANCES[::4])
     for k, tol in enumerate(TOLERANCES[::4]):
         ts = torch.tensor([0.0, BRUSSELATOR.T], dtype=torch.float64)
-        calls = []
-        f = lambda t, y: calls.append(1) or BRUSSELATOR.f(t, y)  # noqa: B023 (used up in this round)
+        f = Counted(BRUSSELATOR.f)
         alone = ss.solve(ss.ODE(f), BRUSSELATOR.start(1), ts, method="dopri5", rtol=tol, atol=tol)
-        assert measured.evaluations[k] == len(calls)
+        assert measured.evaluations[k] == f.calls
         assert measured.errors[k] == pytest.approx(float(BRUSSELATOR.error(alone.ys[-1, 0].numpy())), rel=1e-6)
 
 

@@ -14,12 +14,12 @@ import sdesolve as ss
 from sdesolve.methods import METHODS, Method, names
 from validation.check import Case, Check, Section, Settings, bounded
 from validation.order import fit_order, order_check
-from validation.sections import ode_auto, ode_stiff, ode_work_precision
+from validation.sections import ode_auto, ode_exponential, ode_hamiltonian, ode_stiff, ode_work_precision
 
 ORDER_BOUND = 0.3
 TOLERANCE_BOUND = 0.3
-LEAST_ERROR = 5e-13
-"""Below it, rounding shows in the slope."""
+LEAST_ERROR, LEAST_BY_NEWTON = 5e-13, 1e-10
+"""Below the first one, rounding shows in the slope; below the other what Newton's method leaves of every step."""
 
 
 def largest_error_of(order: float) -> float:
@@ -87,16 +87,17 @@ def largest_error(problem: Problem, solution: ss.Solution) -> float:
 def order_of(problem: Problem, method: Method, levels: int) -> Iterator[Check]:
     """Global error at T over steps whose number grows by the root of two, or by its root where few of them have an
     error between those that are too large and those of rounding."""
+    least = LEAST_BY_NEWTON if method.may_fail else LEAST_ERROR
     ts = torch.tensor([0.0, problem.T], dtype=torch.float64)
     steps: list[float] = []
     errors: list[float] = []
-    pace = 2 if method.order < 7 else 4
+    pace = 4 if method.order >= (5 if method.may_fail else 7) else 2
     for count in (round(2 ** (k / pace)) for k in range(3 * pace, 12 * pace + 1)):
         dt = problem.T / count
         # large steps may explode: a NaN is as good as a large error
         solution = ss.solve(ss.ODE(problem.f), problem.y0, ts, method=method, dt=dt, on_failure="return")
         error = largest_error(problem, solution)
-        if error < LEAST_ERROR or len(steps) == levels:
+        if error < least or len(steps) == levels:
             break
         if error < largest_error_of(method.order):
             steps.append(dt)
@@ -159,8 +160,8 @@ def cases(settings: Settings) -> list[Case]:
         for method in methods
         if method.error_order is not None
     ]
-    beside = ode_work_precision.cases(settings) + ode_stiff.cases(settings) + ode_auto.cases(settings)
-    return orders + controlled + beside
+    parts = (ode_work_precision, ode_stiff, ode_auto, ode_hamiltonian, ode_exponential)
+    return orders + controlled + [case for part in parts for case in part.cases(settings)]
 
 
 def exponents(method: Method, quick: bool) -> list[float]:
@@ -173,4 +174,8 @@ def exponents(method: Method, quick: bool) -> list[float]:
     return [least + pace * k for k in range(int((most - least) / pace) + 1)]
 
 
-ODE = Section("ode", "orders of the ODE methods; adaptive errors against tolerances, and work beside SciPy's", cases)
+ODE = Section(
+    "ode",
+    "orders of the ODE methods, errors against tolerances, work beside SciPy's; stiff, Hamiltonian and semilinear ones",
+    cases,
+)

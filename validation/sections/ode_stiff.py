@@ -53,22 +53,17 @@ def promise_check(problem: Problem, method: Method, mine: Measured, curves: tupl
     power = method.order / method.error_order
     constants = np.where(np.isfinite(mine.errors), mine.errors, np.inf) / mine.tolerances**power
     worst = float(constants[mine.tolerances < FOLLOWED].max())
-    return Check(
+    return bounded(
         "ode",
         f"{method.name}, {problem.name}",
         f"largest error / tolerance^{power:.2g}, {method.name}, {problem.name}",
-        None,
-        f"at most {MOST_OVER_TOLERANCE:g}",
         worst,
-        None,
-        worst <= MOST_OVER_TOLERANCE,
-        {
-            "tolerances": mine.tolerances.tolist(),
-            "evaluations": mine.evaluations.tolist(),
-            "errors": mine.errors.tolist(),
-            "source": problem.source,
-        },
-        curves,
+        MOST_OVER_TOLERANCE,
+        curves=curves,
+        tolerances=mine.tolerances.tolist(),
+        evaluations=mine.evaluations.tolist(),
+        errors=mine.errors.tolist(),
+        source=problem.source,
     )
 
 

@@ -177,27 +177,22 @@ def work_check(
     problem: Problem, mine: Measured, theirs: Measured, bound: float | None, curves: tuple[Curve, ...] = ()
 ) -> Check:
     """A bound of None: the figure is reported."""
-    ratio, span = work_ratio(mine, theirs)
-    return Check(
+    ratio, (low, high) = work_ratio(mine, theirs)
+    return bounded(
         "ode",
         f"work of {mine.name} and {theirs.name}, {problem.name}",
         f"evaluations of {mine.name} over those of {theirs.name} at equal errors, {problem.name}",
-        None,
-        "a number, reported" if bound is None else f"at most {bound:g}",
         ratio,
-        None,
-        bool(np.isfinite(ratio)) if bound is None else ratio <= bound,
-        {
-            "errors_from": span[0],
-            "errors_to": span[1],
-            "tolerances": mine.tolerances.tolist(),
-            "evaluations": mine.evaluations.tolist(),
-            "errors": mine.errors.tolist(),
-            "peer_evaluations": theirs.evaluations.tolist(),
-            "peer_errors": theirs.errors.tolist(),
-            "source": problem.source,
-        },
-        curves,
+        bound,
+        curves=curves,
+        errors_from=low,
+        errors_to=high,
+        tolerances=mine.tolerances.tolist(),
+        evaluations=mine.evaluations.tolist(),
+        errors=mine.errors.tolist(),
+        peer_evaluations=theirs.evaluations.tolist(),
+        peer_errors=theirs.errors.tolist(),
+        source=problem.source,
     )
 
 
