@@ -10,19 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sdesolve.adaptive_plan import AdaptivePlan
 from sdesolve.adjoint import Adjoint, Direct, MovingTimes, RecordedEvents, Way, read_adjoint
 from sdesolve.brownian import BrownianPath
-from sdesolve.brownian.steps import OwnSteps, PathSteps
-from sdesolve.brownian.window import window_of_seed, windows_of_seed
 from sdesolve.capture import captured, refuse_training
 from sdesolve.compiled import compile_adaptive, compile_fixed
 from sdesolve.crossing import Crossings
-from sdesolve.errors import CompileError, SolveError, SolveInterrupted, message
+from sdesolve.errors import CompileError, SolveInterrupted, message
 from sdesolve.event import Conditions, occurrences, read_events
-from sdesolve.lattice_clock import PathNoise
+from sdesolve.failure import failure
+from sdesolve.fixed_plan import FixedPlan
 from sdesolve.loop import failed
 from sdesolve.methods import Method
-from sdesolve.plan import AdaptivePlan, FixedPlan, Interrupted, Result
+from sdesolve.plan import Interrupted, Result
 from sdesolve.problem import Problem
 from sdesolve.progress import Report, reporting
 from sdesolve.request import (
@@ -43,9 +43,10 @@ from sdesolve.request import (
     refuse_complex_noise,
     with_standard_noise,
 )
-from sdesolve.solution import Solution, Stats, Status
+from sdesolve.setting_up import first_time_of, fixed_plan, path_noise, step_table_of
+from sdesolve.solution import Solution, Stats
 from sdesolve.state import StateSpec, state_spec
-from sdesolve.step_size import PID, StepTable, step_table
+from sdesolve.step_size import PID
 from sdesolve.stiffness import warn_of_stiffness
 from sdesolve.system import System
 
@@ -198,8 +199,8 @@ def solve(
     if control is None and conditions is None:
         assert step is not None
         if method is None:
-            probes = warn_of_stiffness(system, chosen, _start(system, columns), y, columns, step)
-        plan = _fixed_plan(system, chosen, y, columns, eps, step, number, ids, brownian, limit, dense)
+            probes = warn_of_stiffness(system, chosen, first_time_of(system, columns), y, columns, step)
+        plan = fixed_plan(system, chosen, y, columns, eps, step, number, ids, brownian, limit, dense)
         plan.isolate = on_failure == "return"
     else:
         if torch._C._functorch.is_batchedtensor(y):
@@ -207,7 +208,7 @@ def solve(
         table = None
         if control is None:
             assert step is not None
-            table, control = _table(columns, eps, step, limit), PID(p=0.0)
+            table, control = step_table_of(columns, eps, step, limit), PID(p=0.0)
         shared = shared_steps or not spec.batched or (spec.batch == 1 and columns.shape[1] == 1)
         if shared and columns.shape[1] > 1:
             raise ValueError(
@@ -223,7 +224,7 @@ def solve(
             span = columns[-1] - columns[0]
             plan.watcher = Crossings(conditions, chosen, float(np.sign(span[0])), float(np.abs(span).max()))
         if system.is_sde:
-            plan.noise = _path_noise(system, chosen, y, columns, eps, number, ids, brownian, limit)
+            plan.noise = path_noise(system, chosen, y, columns, eps, number, ids, brownian, limit)
             plan.channels = math.prod(plan.noise.window.shape)
     if compile:
         plan.compile_chunk = compile_fixed if isinstance(plan, FixedPlan) else compile_adaptive
@@ -271,100 +272,6 @@ def _check_interpolation(method: Method, compile: bool) -> None:
         raise CompileError(message("compile", "True with PID(interpolate=True)", accepted))
 
 
-def _fixed_plan(
-    system: System,
-    method: Method,
-    y: Tensor,
-    columns: NDArray[np.float64],
-    eps: float,
-    dt: float | None,
-    seed: int | None,
-    ids: Tensor,
-    brownian: BrownianPath | None,
-    limit: int,
-    dense: bool,
-) -> FixedPlan:
-    spec = system.spec
-    assert dt is not None
-    table = _table(columns, eps, dt, limit)
-    noise: OwnSteps | PathSteps | None = None
-    shape: tuple[int, ...] = ()
-    levy = method.levy_for(system)
-    if system.is_sde:
-        shape = system.noise_shape(_start(system, columns), y)
-        if brownian is None:
-            assert seed is not None
-            noise = OwnSteps(seed, ids, shape, table, dt, spec.dtype, levy)
-        else:
-            noise = PathSteps(_check_path(brownian, spec, shape), table, eps, levy)
-    return FixedPlan(system, method, table, columns, noise, dense, channels=math.prod(shape))
-
-
-def _table(columns: NDArray[np.float64], eps: float, dt: float, limit: int) -> StepTable:
-    """The steps of dt, which are not more than the limit."""
-    # one column of times that all share is one clock
-    table = step_table(columns[:, 0] if columns.shape[1] == 1 else columns, dt, eps)
-    if table.total > limit:
-        raise ValueError(
-            message(
-                "max_steps",
-                f"{limit}, where dt = {dt} needs {table.total} steps",
-                "at least the steps that dt makes",
-            )
-        )
-    return table
-
-
-def _start(system: System, columns: NDArray[np.float64]) -> Tensor:
-    """The first time as functions see it."""
-    start = torch.as_tensor(columns[0], dtype=system.spec.time_dtype, device=system.spec.device)
-    return start[0] if columns.shape[1] == 1 else system.spec.expand(start)
-
-
-def _path_noise(
-    system: System,
-    method: Method,
-    y: Tensor,
-    columns: NDArray[np.float64],
-    eps: float,
-    seed: int | None,
-    ids: Tensor,
-    brownian: BrownianPath | None,
-    limit: int,
-) -> PathNoise:
-    """The path that adaptive steps follow: the given one, or that of the seed."""
-    spec, shape, levy = system.spec, system.noise_shape(_start(system, columns), y), method.levy_for(system)
-    low, high = columns.min(0), columns.max(0)
-    if brownian is not None:
-        path = _check_path(brownian, spec, shape)
-        window = path.window(levy, (float(low.min()), float(high.max())))
-        needed = float((high - low).max()) / path.cell
-        if needed > limit:
-            got = f"cells of {path.cell}, of which adaptive steps need at least {needed:.3g} with max_steps = {limit}"
-            advice = "Adaptive steps are no longer than a cell."
-            raise ValueError(message("brownian", got, "a path of longer cells, or a larger max_steps", advice))
-        return PathNoise(window, lambda times: path.ticks(times, eps))
-    assert seed is not None
-    if columns.shape[1] == 1:
-        own = window_of_seed(seed, ids, shape, (float(low[0]), float(high[0])), spec.dtype, levy)
-        return PathNoise(own, lambda times: np.rint(times / own.tick).astype(np.int64))
-    each = windows_of_seed(seed, ids, shape, low.tolist(), high.tolist(), spec.dtype, levy)
-    return PathNoise(each, lambda times: np.rint(times / each.tick.cpu().numpy()).astype(np.int64))
-
-
-def _check_path(path: BrownianPath, spec: StateSpec, shape: tuple[int, ...]) -> BrownianPath:
-    wanted = (spec.batch, *shape)
-    if tuple(path.shape) != wanted or path.dtype != spec.dtype:
-        raise ValueError(
-            message(
-                "brownian",
-                f"a path of shape {tuple(path.shape)}, {path.dtype}",
-                f"shape {wanted}, {spec.dtype}, for this problem",
-            )
-        )
-    return path
-
-
 def _finish(
     way: Adjoint,
     y: Tensor,
@@ -400,42 +307,5 @@ def _finish(
     except Interrupted as interrupted:
         raise SolveInterrupted(solution(interrupted.result)) from None
     if on_failure == "raise" and result.status is not None and bool(failed(result.status).any()):
-        raise _failure(result, solution(result), ids, method)
+        raise failure(result, solution(result), ids, method)
     return solution(result)
-
-
-def _failure(result: Result, solution: Solution, ids: Tensor, method: Method) -> SolveError:
-    assert result.status is not None
-    wrong = failed(result.status).nonzero().flatten()
-    reason = Status(int(result.status[wrong[0]]))
-    time = float(result.reached[wrong[0]])
-    paths = ids[wrong].tolist()
-    shown = ", ".join(map(str, paths[:8])) + (", ..." if len(paths) > 8 else "")
-    advice = {
-        Status.NONFINITE: "Check the right-hand side there, or take smaller steps.",
-        Status.STEP_UNDERFLOW: "The solution may grow without bound there; otherwise loosen rtol and atol (or lower "
-        "PID's dt_min), use float64, or name a discontinuity in ss.PID(jumps=).",
-        Status.MAX_STEPS: "Raise max_steps, or loosen rtol and atol. A stiff problem ends so too: for a stiff SDE take "
-        "implicit_milstein or, where its noise is additive, esdirk_sra; for a stiff ODE 'auto', or rodas5p, or "
-        "rosenbrock23 where tolerances are loose.",
-        Status.ZENO: "Events follow each other ever faster: end the trajectory with a terminal event, or let affect "
-        "bring it to rest away from the condition's zero.",
-        Status.NOT_CONVERGED: f"Take smaller steps, or more iterations: {_more_iterations(method)}. Newton's "
-        "method asks for a drift that is finite there, and that torch.func can differentiate.",
-        Status.DREW_APART: "Such methods are not stable where an equation forgets its start: solve with "
-        "adjoint='checkpoint' and another method, or take shorter steps with a smaller ss.Reversible(coupling=).",
-    }.get(reason, "Take smaller steps.")
-    return SolveError(
-        f"{len(paths)} of {len(ids)} trajectories failed (ids {shown}); the first one after t = {time:.6g}: "
-        f"{reason.text}. {advice} The partial solution is in .solution of this exception; "
-        'on_failure="return" returns it, with .status for each trajectory.',
-        reason=reason,
-        time=time,
-        paths=paths,
-        solution=solution,
-    )
-
-
-def _more_iterations(method: Method) -> str:
-    """How to write a method of this kind with twice as many."""
-    return f"method=ss.methods.{type(method).__name__}(iterations={2 * getattr(method, 'iterations', 5)})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sdesolve.adaptive_plan import AdaptivePlan
 from sdesolve.adjoint.adjoint_system import Control
 from sdesolve.adjoint.backsolve_ode import ContinuousAdjoint
 from sdesolve.adjoint.backsolve_sde import AlongPath
@@ -13,8 +14,8 @@ from sdesolve.adjoint.retrace import Retraced
 from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
 from sdesolve.errors import CompileError, message
+from sdesolve.fixed_plan import FixedPlan
 from sdesolve.methods import Auto, Method, Rosenbrock, choose
-from sdesolve.plan import AdaptivePlan, FixedPlan
 from sdesolve.system import System
 
 

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sdesolve.adaptive_plan import AdaptivePlan
 from sdesolve.adjoint.adjoint_system import AdjointSystem, Control
 from sdesolve.adjoint.lumps import Lump, Pace, Progress, choose_nodes, lumps, resolved
 from sdesolve.adjoint.parameters import (
@@ -36,8 +37,9 @@ from sdesolve.capture import Captured
 from sdesolve.clock import Landings
 from sdesolve.compiled.lift import Lifted
 from sdesolve.compiled.step import lifted_drift
+from sdesolve.fixed_plan import FixedPlan
 from sdesolve.methods import METHODS
-from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result, first_time
+from sdesolve.plan import Plan, Report, Result, first_time
 from sdesolve.solution import Status
 from sdesolve.step_size import StepTable
 

@@ -14,8 +14,8 @@ from sdesolve.compiled.going_back import heun_fixed
 from sdesolve.compiled.lift import Lifted
 from sdesolve.compiled.replay import Cotangents, Tensors, example_of
 from sdesolve.compiled.step import lifted_change
+from sdesolve.fixed_plan import FixedPlan
 from sdesolve.methods.method import State
-from sdesolve.plan import FixedPlan
 from sdesolve.solution import Status
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sdesolve.adaptive_plan import AdaptivePlan
 from sdesolve.adjoint.checkpoint_compiled import CompiledCheckpoint
 from sdesolve.adjoint.parameters import apart
 from sdesolve.adjoint.pull import Pull
@@ -19,8 +20,8 @@ from sdesolve.adjoint.trail import Kept, Segment, Trail, budget, gradient, gradi
 from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
 from sdesolve.errors import CompileError, message
+from sdesolve.fixed_plan import FixedPlan
 from sdesolve.methods.method import State
-from sdesolve.plan import AdaptivePlan, FixedPlan
 
 Cotangents = tuple[Tensor | None, ...]
 

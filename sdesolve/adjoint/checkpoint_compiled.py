@@ -17,8 +17,9 @@ from sdesolve.compiled import fixed
 from sdesolve.compiled.going_back import replay_fixed
 from sdesolve.compiled.lift import Lifted
 from sdesolve.compiled.replay import Cotangents, Tensors
+from sdesolve.fixed_plan import FixedPlan
 from sdesolve.methods.method import State
-from sdesolve.plan import FixedPlan, first_time
+from sdesolve.plan import first_time
 
 
 class CompiledCheckpoint(CompiledFixed):

@@ -18,8 +18,9 @@ from sdesolve.compiled.lift import Lifted, some_of
 from sdesolve.compiled.replay import Cotangents, Tensors
 from sdesolve.errors import SolveError
 from sdesolve.fixed import FixedLoop
+from sdesolve.fixed_plan import FixedPlan
 from sdesolve.methods.method import State
-from sdesolve.plan import FixedPlan, Report, Result
+from sdesolve.plan import Report, Result
 from sdesolve.solution import Status
 
 Chunk = Callable[[State, int, int], State]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sdesolve.adaptive_plan import AdaptivePlan
 from sdesolve.adjoint.replay import Replay
 from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
-from sdesolve.plan import AdaptivePlan, FixedPlan
+from sdesolve.fixed_plan import FixedPlan
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from sdesolve.adaptive_plan import AdaptivePlan
 from sdesolve.capture import Captured, leaves
 from sdesolve.errors import SolveError, message
-from sdesolve.plan import AdaptivePlan, FixedPlan, Report, Result, last_time
+from sdesolve.fixed_plan import FixedPlan
+from sdesolve.plan import Report, Result, last_time
 from sdesolve.solution import Status
 from sdesolve.state import StateSpec
 from sdesolve.system import System

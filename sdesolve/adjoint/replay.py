@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sdesolve.adaptive_plan import AdaptivePlan
 from sdesolve.adjoint.parameters import refuse_second
 from sdesolve.capture import Captured
 from sdesolve.capture import captured as looked_at
@@ -24,8 +25,9 @@ from sdesolve.compiled.replay import Cotangents, Tensors, lifted_of, replay_adap
 from sdesolve.compiled.step import lifted_init
 from sdesolve.crossing import Crossings
 from sdesolve.errors import CompileError, message
+from sdesolve.fixed_plan import FixedPlan
 from sdesolve.methods import Auto, Rosenbrock
-from sdesolve.plan import AdaptivePlan, FixedPlan, Plan, Report, Result, first_time
+from sdesolve.plan import Plan, Report, Result, first_time
 from sdesolve.solution import Status
 
 

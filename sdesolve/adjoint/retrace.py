@@ -13,14 +13,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from sdesolve.adaptive_plan import AdaptivePlan
 from sdesolve.adjoint.parameters import casts, ends_without_gradient, parameters_of, refuse_second
 from sdesolve.adjoint.trail import AdaptiveTrail, FixedTrail, Trail
 from sdesolve.brownian.steps import Remembered
 from sdesolve.capture import Captured
+from sdesolve.fixed_plan import FixedPlan
 from sdesolve.loop import Loop
 from sdesolve.methods.method import State
 from sdesolve.outputs import Round
-from sdesolve.plan import AdaptivePlan, FixedPlan, Report, Result, first_time
+from sdesolve.plan import Report, Result, first_time
 from sdesolve.solution import Status
 
 Found = tuple[Tensor | None, ...]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sdesolve.adaptive_plan import AdaptivePlan
 from sdesolve.adjoint.parameters import refuse_missed
 from sdesolve.adjoint.pull import Pull
 from sdesolve.adjoint.retrace import Found, Retraced, Tape
@@ -19,11 +20,11 @@ from sdesolve.adjoint.trail import Kept, Trail, gradient, gradient_of
 from sdesolve.adjoint.way import Adjoint, Way
 from sdesolve.capture import Captured
 from sdesolve.errors import CompileError, message
+from sdesolve.fixed_plan import FixedPlan
 from sdesolve.methods import METHODS, Method, choose
 from sdesolve.methods.method import Increments, State
 from sdesolve.methods.reversible import Behind, Coupled, ReversibleMethod, able, check_coupling
 from sdesolve.outputs import Inside
-from sdesolve.plan import AdaptivePlan, FixedPlan
 from sdesolve.system import System
 
 #: states that are kept

@@ -15,9 +15,10 @@ from sdesolve.compiled.lift import Lifted
 from sdesolve.compiled.replay import Cotangents, Tensors, example_of
 from sdesolve.compiled.step import lifted_before, lifted_fields, lifted_step
 from sdesolve.errors import CompileError, message
+from sdesolve.fixed_plan import FixedPlan
 from sdesolve.methods.method import State
 from sdesolve.methods.reversible import ReversibleHeun
-from sdesolve.plan import FixedPlan, first_time
+from sdesolve.plan import first_time
 
 #: steps between kept states, at least: each is a call of the graph
 _EVERY = 32

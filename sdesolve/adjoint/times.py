@@ -12,8 +12,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sdesolve.adaptive_plan import AdaptivePlan
 from sdesolve.adjoint.way import Adjoint
-from sdesolve.plan import AdaptivePlan, FixedPlan, Report, Result
+from sdesolve.fixed_plan import FixedPlan
+from sdesolve.plan import Report, Result
 from sdesolve.solution import Status
 
 

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from sdesolve.brownian.levy import Increment
 from sdesolve.fixed import FixedLoop, FixedRun, shadows
+from sdesolve.fixed_plan import FixedPlan
 from sdesolve.lattice_clock import PathNoise
 from sdesolve.loop import Loop, followed
 from sdesolve.methods.method import Increments, Method, State
 from sdesolve.methods.reversible import Taken
 from sdesolve.outputs import Inside, Round
-from sdesolve.plan import FixedPlan
 from sdesolve.system import System
 
 

@@ -6,9 +6,11 @@ from typing import Protocol
 
 from torch import Tensor
 
+from sdesolve.adaptive_plan import AdaptivePlan
 from sdesolve.capture import Captured
+from sdesolve.fixed_plan import FixedPlan
 from sdesolve.methods import Method, choose
-from sdesolve.plan import AdaptivePlan, FixedPlan, Report, Result
+from sdesolve.plan import Report, Result
 from sdesolve.system import System
 
 

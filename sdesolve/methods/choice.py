@@ -16,7 +16,7 @@ ELSEWHERE = {
     "rk45": "dopri5",
     "radau": "rodas5p",
     "bdf": "rodas5p",
-    "lsoda": "rodas5p",
+    "lsoda": "auto",
     "dopri8": "dop853",
     "adaptive_heun": "heun",
 }

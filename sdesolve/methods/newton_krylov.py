@@ -29,7 +29,7 @@ LARGE = 2048
 """Elements of a state above which GMRES is the default. On one core, for one trajectory, it takes as long as factors at
 400 elements of the Brusselator's equation with mild diffusion, and is 5 times as fast at 1000; for the heat equation in
 steps of 10^4 times the fastest decay it is 10 times as slow at 1000, and 4 times at 2000. More trajectories favour it:
-at 512 elements it is the faster one for 16 trajectories of either."""
+at 512 elements it is the faster one for 8 trajectories of the Brusselator's and 16 of the heat equation."""
 
 #: of what Newton's method may leave, what GMRES may; and of a residual, where that is more
 PART, FORCING = 0.25, 1e-2

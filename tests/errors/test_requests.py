@@ -215,7 +215,7 @@ def test_jumps_with_times_of_each_trajectory_are_refused():
 @cases(
     unknown=(ODE, "rk45", ValueError, "method: got 'rk45'", "euler, midpoint, heun, ralston, rk4, bosh3, tsit5"),
     of_scipy=(ODE, "RK45", ValueError, "In place of 'RK45' take 'dopri5'."),
-    of_scipy_stiff=(ODE, "LSODA", ValueError, "In place of 'LSODA' take 'rodas5p'."),
+    of_scipy_stiff=(ODE, "LSODA", ValueError, "In place of 'LSODA' take 'auto'."),
     of_torchdiffeq=(ODE, "dopri8", ValueError, "In place of 'dopri8' take 'dop853'."),
     capitals=(ODE, "DOP853", ValueError, "Did you mean 'dop853'?"),
     misspelt=(SDE, "euler_maryuama", ValueError, "Did you mean 'euler_maruyama'?"),

@@ -8,11 +8,11 @@ import torch
 from scipy.integrate import solve_ivp
 
 import sdesolve as ss
+from sdesolve.adaptive_plan import AdaptivePlan
 from sdesolve.compiled import compile_adaptive
 from sdesolve.driver import Outputs, drive
 from sdesolve.loop import Loop
 from sdesolve.methods import METHODS
-from sdesolve.plan import AdaptivePlan
 from sdesolve.solution import Status
 from sdesolve.state import state_spec
 from sdesolve.step_size import PID
