@@ -20,14 +20,14 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def traced_alone(request, monkeypatch):
     """In tests that are marked so, solves with compile=True are traced into graphs, and these run without code of their
-    own: a third of the time, where a test asks what is in a graph. What code is made of graphs, other tests ask."""
+    own: a fifth of the time, where a test asks what is in a graph. What code is made of graphs, other tests ask."""
     if request.node.get_closest_marker("traced") is None:
         return
 
     def compile(function, device):
         code = function.__code__.replace()
         own = types.FunctionType(code, function.__globals__, function.__name__, None, function.__closure__)
-        return torch.compile(own, backend="aot_eager", fullgraph=True, dynamic=False)
+        return torch.compile(own, backend="eager", fullgraph=True, dynamic=False)
 
     monkeypatch.setattr(graphs, "_compile", compile)
     for name, empty in (("_kept", OrderedDict()), ("_static", set())):

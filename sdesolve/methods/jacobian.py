@@ -6,6 +6,7 @@ the batch, with the cotangent e_i in each.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from math import prod
 from typing import Any
@@ -93,15 +94,25 @@ def _rows(system: System, f: Tensor, state: Tensor, *, graph: bool) -> Tensor:
     """df/dy of each trajectory, (batch, n, n), by autograd; graph : with derivatives of its own."""
     units, n = _units(system, f)
     if not f.requires_grad:
-        return f.new_zeros(f.numel() // n, n, n)
+        return _none(system, f, n)
     row = lambda unit, batched: torch.autograd.grad(
         f, state, unit, retain_graph=True, create_graph=graph, allow_unused=True, is_grads_batched=batched
     )[0]
     found = [row(unit, False) for unit in units] if n <= FEW else row(units, True)
     if found is None or found[0] is None:
-        return f.new_zeros(f.numel() // n, n, n)
+        return _none(system, f, n)
     rows = torch.stack(found) if isinstance(found, list) else found
     return rows.reshape(n, -1, n).movedim(0, 1)
+
+
+def _none(system: System, f: Tensor, n: int) -> Tensor:
+    """Of a function in which no derivative leads to y: 0, and a word."""
+    warnings.warn(
+        f"sdesolve: no derivative of {system.names[0]} leads to y, so its Jacobian counts as 0. If it depends on y, "
+        "make it of torch operations, without .detach(), .numpy() and torch.no_grad(), or write ss.ODE(f, jacobian=).",
+        stacklevel=2,
+    )
+    return f.new_zeros(f.numel() // n, n, n)
 
 
 def _mapped_rows(system: System, pull: Callable[[Tensor], tuple[Tensor]], f: Tensor) -> Tensor:

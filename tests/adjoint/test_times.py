@@ -12,11 +12,6 @@ WAYS = ["direct", "checkpoint", "backsolve", "reversible"]
 TIMES = {"forwards": TS, "backwards": TS.flip(0), "own": OWN}
 
 
-def _marks(adjoint, how, times):
-    """Code is made of one graph, that of "direct"."""
-    return [pytest.mark.traced] if how == "compiled" and (adjoint, times) != ("direct", "own") else []
-
-
 def forced(t, y):
     return torch.sin(y * t) - 0.5 * y
 
@@ -37,7 +32,7 @@ def test_of_fixed_steps_they_are_those_of_the_steps(method, adjoint, times):
 @pytest.mark.parametrize(
     "adjoint, how, times",
     [
-        pytest.param(adjoint, how, times, marks=_marks(adjoint, how, times))
+        pytest.param(adjoint, how, times, marks=[pytest.mark.traced] if how == "compiled" else [])
         for adjoint in WAYS
         for how in ("fixed", "adaptive", "shared", "compiled")
         for times in TIMES

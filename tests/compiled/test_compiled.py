@@ -15,7 +15,7 @@ from sdesolve.solution import Status
 pytestmark = pytest.mark.compile
 
 
-@pytest.mark.parametrize("noise", ["diagonal", "general"])
+@pytest.mark.parametrize("noise", ["diagonal", pytest.param("general", marks=pytest.mark.traced)])
 def test_compiled_euler_maruyama_follows_the_eager_path_for_every_seed_and_step(noise):
     matrix = torch.tensor([[0.2, 0.1, 0.0], [0.0, 0.3, 0.1]])
     diffusion = (lambda t, y: 0.2 * y) if noise == "diagonal" else (lambda t, y: matrix * y[..., None])
@@ -36,6 +36,7 @@ def test_compiled_euler_maruyama_follows_the_eager_path_for_every_seed_and_step(
         assert torch.equal(compiled.stats.steps, eager.stats.steps)
 
 
+@pytest.mark.traced
 def test_compiled_additive_noise_runs_backwards_along_the_eager_path():
     sde = ss.SDE(lambda t, y: torch.sin(t) * y, lambda t, y: 0.3 * torch.ones_like(y), additive=True)
     y0, ts = torch.ones(5, 2, dtype=torch.float64), torch.tensor([1.0, 0.6, 0.0], dtype=torch.float64)
@@ -67,6 +68,7 @@ def test_compiled_tsit5_with_fixed_steps_and_parameters_changed_in_place_agrees_
         torch.testing.assert_close(compiled, eager, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.traced
 def test_a_trajectory_that_fails_in_the_compiled_loop_leaves_the_others_alone():
     ode = ss.ODE(lambda t, y: y * y)  # blows up at t = 1 / y0
     y0, ts = torch.tensor([[0.5], [2.0], [0.25]], dtype=torch.float64), torch.tensor([0.0, 0.3, 1.0])

@@ -44,7 +44,7 @@ def test_end_points_of_100_000_compiled_adaptive_paths_have_the_exact_law():
         assert stats.kstest(z.numpy().ravel(), stats.norm.cdf).pvalue > 1e-6
 
 
-@pytest.mark.parametrize("name", ["sra1", "milstein"])
+@pytest.mark.parametrize("name", ["sra1", pytest.param("milstein", marks=pytest.mark.traced)])
 def test_compiled_fixed_steps_are_the_eager_ones(name):
     additive = name == "sra1"
     g = (lambda t, y: (1 + t) * torch.ones_like(y)) if additive else (lambda t, y: 0.3 * torch.cos(y))

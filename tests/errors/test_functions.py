@@ -193,10 +193,17 @@ UNDIFFERENTIABLE = {
 
 
 @pytest.mark.parametrize("method", ["rodas5p", "esdirk54"])
+def test_a_function_that_hides_its_derivative_is_told_what_to_write(method):
+    with pytest.warns(UserWarning, match=r"no derivative of f leads to y.*without \.detach\(\).*jacobian="):
+        ss.solve(ss.ODE(UNDIFFERENTIABLE["numpy"]), Y, TS, method=method)
+    sol = ss.solve(ss.ODE(UNDIFFERENTIABLE["autograd_function"]), Y, TS, method=method, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sol.ys[-1], Y * torch.exp(torch.tensor(-1.0)), rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("name", UNDIFFERENTIABLE)
-def test_a_function_that_torch_func_cannot_differentiate_is_told_what_to_write(name, method):
-    ode = ss.ODE(UNDIFFERENTIABLE[name])
-    refused(lambda: ss.solve(ode, Y, TS, method=method), "torch.func", "ss.ODE(f, jacobian=)", kind=RuntimeError)
+def test_a_function_that_torch_func_cannot_differentiate_is_told_what_to_write(name):
+    run = lambda y: ss.solve(ss.ODE(UNDIFFERENTIABLE[name]), y, TS, dt=0.1, method="rodas5p").ys
+    refused(lambda: torch.func.jacrev(run)(Y), "torch.func", "ss.ODE(f, jacobian=)", kind=RuntimeError)
 
 
 @pytest.mark.parametrize("method", ["kvaerno3", "esdirk54"])

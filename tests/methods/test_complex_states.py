@@ -12,7 +12,7 @@ from tests.methods.every_ode import IMPLICIT
 
 C128, F64 = torch.complex128, torch.float64
 EXPONENTIAL = [name for name in made_for("Semilinear") if ("ode", name) in METHODS]
-EXPLICIT = [name for name in names("ode") if name not in IMPLICIT]
+EXPLICIT = [name for name in names("ode") if name not in IMPLICIT and not METHODS["ode", name].adaptive_only]
 TAKEN = [*(("ODE", name) for name in EXPLICIT), *(("Semilinear", name) for name in EXPONENTIAL)]
 both_ways = pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
 

@@ -631,7 +631,7 @@ def test_a_step_stands_in_a_compiled_loop(name, given):
 @pytest.mark.parametrize(
     ("name", "rtol"),
     [
-        pytest.param("rosenbrock23", 1e-3, marks=pytest.mark.slow),
+        pytest.param("rosenbrock23", 1e-3, marks=pytest.mark.traced),
         pytest.param("rodas5p", 1e-6, marks=pytest.mark.traced),
     ],
 )

@@ -94,7 +94,7 @@ def test_ito_method_on_the_stratonovich_problem_fails() -> None:
 
 
 def test_every_sde_method_is_measured_on_every_noise_that_it_claims() -> None:
-    found = {case.name for case in cases(QUICK)}
+    found = {case.name for case in cases(Settings(quick=False))}
     for (kind, name), method in METHODS.items():
         if kind == "sde" and method.made_for is None:
             measured = [p for p in STRONG if any(n.startswith(name) and n.endswith(f"strong, {p.name}") for n in found)]

@@ -107,7 +107,7 @@ def strong_order(
     problem: StrongProblem, method: Method, calculus: str, settings: Settings, expected: float | None = None
 ) -> Iterator[Check]:
     """The strong order of a method on a problem; `expected` stands for what the method's facts say."""
-    paths, most = (1000, 7 if problem.finer > 8 else 8) if settings.quick else (4000, 9)
+    paths, most = (1000, 7 if problem.finer > 8 or method.may_fail else 8) if settings.quick else (4000, 9)
     # neither fine cells of the path nor iterations, which would cost more than the steps
     if problem.finer == 1 and not method.may_fail:
         paths *= 4
