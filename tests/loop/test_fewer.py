@@ -1,5 +1,7 @@
 """Those that are left of an eager solve go on as a smaller batch: the results are those of the whole batch, bitwise."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch import nn
@@ -67,17 +69,43 @@ CONTROLS = {
     "implicit": {"method": "kencarp4", "rtol": 1e-4, "atol": 1e-4},
     "rosenbrock": {"method": "rodas5p", "rtol": 1e-4, "atol": 1e-4},
     "no first same as last": {"method": "dop853"},
+    "changing": {"method": "auto", "rtol": 1e-4, "atol": 1e-4},
 }
 
 
-@pytest.mark.parametrize("ts", [TS, OWN_TS, -TS], ids=["shared times", "own times", "backwards"])
-@pytest.mark.parametrize("how", CONTROLS.values(), ids=CONTROLS.keys())
+TIMES = {"shared times": TS, "own times": OWN_TS, "backwards": -TS}
+
+
+@pytest.mark.parametrize(
+    ("how", "ts"),
+    [
+        pytest.param(CONTROLS[control], TIMES[times], id=f"{control}, {times}")
+        for control, times in product(CONTROLS, TIMES)
+        if (control, times) != ("jumps", "own times")
+    ],
+)
 def test_an_ode_in_parts_is_the_ode_of_the_whole_batch(sizes, monkeypatch, how, ts):
-    if ts.ndim == 2 and getattr(how.get("controller"), "jumps", ()):
-        pytest.skip("jumps are for times that all share")
     parts, whole = both(lambda: ss.solve(ss.ODE(f), starts(), ts, **how), monkeypatch)
     assert min(sizes) == 2 or len(sizes) > 1, "parts of parts"
     equal(parts, whole)
+
+
+def test_trajectories_that_change_their_method_do_so_in_parts(sizes, monkeypatch):
+    """Stiff ones beside others, which are done long before."""
+    y0 = torch.zeros(BATCH, 3, dtype=F64)
+    y0[:, 2] = torch.where(torch.arange(BATCH) % 3 == 0, 1e4, torch.linspace(1, 30, BATCH, dtype=F64))
+
+    def pulled(t, y):
+        x, v, k = y.unbind(-1)
+        return torch.stack([v, -k * (v - torch.cos(t[:, 0])) - x, torch.zeros_like(k)], -1)
+
+    run = lambda: ss.solve(ss.ODE(pulled), y0, 3 * TS, method="auto", rtol=1e-5, atol=1e-6)
+    parts, whole = both(run, monkeypatch)
+    assert len(sizes) > 0 and min(sizes) > 0
+    equal(parts, whole)
+    assert torch.equal(parts.stats.switches.counts, whole.stats.switches.counts)
+    assert torch.equal(parts.stats.switches.steps, whole.stats.switches.steps)
+    assert parts.stats.switches.counts[::3].min() > 0 and parts.stats.switches.counts[1::3].max() == 0
 
 
 @pytest.mark.parametrize("interpolate", [False, True])
