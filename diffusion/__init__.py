@@ -7,27 +7,36 @@ ll = diffusion.log_likelihood(denoiser, x, trace="hutchinson", probes=4)
 """
 
 from . import exact, grid, network
+from .affine import Affine
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .denoiser import Denoiser
 from .fit import Fit, TrainingInterrupted, fit
 from .likelihood import LogLikelihood, log_likelihood
 from .loss import DenoisingLoss
 from .prior import NormalPrior
-from .process import VP, Process, broadcast_time
+from .process import Process, broadcast_time
+from .processes import EDM, VE, VP, Cosine, RectifiedFlow, SubVP, VariancePreserving
 from .quantise import bits_per_dimension, dequantise, quantise
 from .reverse import probability_flow, reverse_sde
 from .sample import sample
 
 __all__ = [
+    "EDM",
+    "VE",
     "VP",
+    "Affine",
     "CheckpointError",
+    "Cosine",
     "Denoiser",
     "DenoisingLoss",
     "Fit",
     "LogLikelihood",
     "NormalPrior",
     "Process",
+    "RectifiedFlow",
+    "SubVP",
     "TrainingInterrupted",
+    "VariancePreserving",
     "bits_per_dimension",
     "broadcast_time",
     "dequantise",

@@ -1,10 +1,10 @@
 """Learned networks as denoisers: one prediction, seen as score, data, noise or velocity.
 
-With x_t = alpha x_0 + sigma eps, and expectations given x_t = x:
+With x_t = alpha x_0 + shift + sigma eps, and expectations given x_t = x:
 
     data = E[x_0],      noise = E[eps],      velocity = alpha noise - sigma data,      score = -noise / sigma
 
-Any one of them determines the others, since x = alpha data + sigma noise.
+Any one of them determines the others, since x = alpha data + shift + sigma noise.
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ class Denoiser(nn.Module):
         return self.process.alpha(t), self.process.sigma(t)
 
     def _data_and_noise(self, t: Tensor | float, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The one place where a prediction turns into another: x = alpha data + sigma noise, solved."""
+        """The one place where a prediction turns into another: x - shift = alpha data + sigma noise, solved."""
         alpha, sigma = self._scales(t, x)
-        out = self(t, x)
+        out, x = self(t, x), self.process.centred(t, x)
         if self.prediction == "data":
             return out, (x - alpha * out) / sigma
         if self.prediction == "velocity":

@@ -1,6 +1,6 @@
 """Distributions whose score and log-density are known at every time: Gaussians and their mixtures.
 
-    p_0 = sum_k w_k N(m_k, S_k)      =>      p_t = sum_k w_k N(alpha m_k, alpha^2 S_k + sigma^2 I)
+    p_0 = sum_k w_k N(m_k, S_k)      =>      p_t = sum_k w_k N(alpha m_k + shift, alpha^2 S_k + sigma^2 I)
 
 Each S_k is diagonalised once, S_k = U_k diag(l_k) U_k^T; at every t only its eigenvalues change.
 """
@@ -97,7 +97,7 @@ class GaussianMixture(nn.Module):
         moved = GaussianMixture.__new__(type(self) if type(self) is Gaussian else GaussianMixture)
         nn.Module.__init__(moved)
         moved.state = self.state
-        moved.register_buffer("means", alpha * self.means)
+        moved.register_buffer("means", alpha * self.means + process.shift(time))
         moved.register_buffer("variances", alpha**2 * self.variances + sigma**2)
         moved.register_buffer("basis", self.basis)
         moved.register_buffer("log_weights", self.log_weights)
@@ -153,7 +153,7 @@ class _Score(nn.Module):
         self.mixture, self.process = mixture, process
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        log_joint, gradient = self.mixture._log_joint(self.process.alpha(t), self.process.sigma(t), x)
+        log_joint, gradient = _log_joint(self.mixture, self.process, t, x)
         return -(torch.softmax(log_joint, 0)[:, None] * gradient).sum(0).transpose(0, 1).reshape(x.shape)
 
 
@@ -170,7 +170,12 @@ class ExactDenoiser(Denoiser):
     def log_prob(self, t: Tensor | float, x: Tensor) -> Tensor:
         """log p_t(x) in nats, ``(batch,)``."""
         t = broadcast_time(t, x)
-        return torch.logsumexp(self.mixture._log_joint(self.process.alpha(t), self.process.sigma(t), x)[0], 0)
+        return torch.logsumexp(_log_joint(self.mixture, self.process, t, x)[0], 0)
+
+
+def _log_joint(mixture: GaussianMixture, process: Process, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """That of the mixture at time t of a process."""
+    return mixture._log_joint(process.alpha(t), process.sigma(t), process.centred(t, x))
 
 
 def _diagonalised(covariances: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from .checkpoint import CheckpointError, load_checkpoint, load_into, under_prefi
 from .denoiser import Denoiser
 from .exact import Gaussian
 from .network import GaussianPreconditioned, ImageNet
-from .process import VP
+from .processes import VP
 
 __all__ = ["ModelConfig", "build_denoiser", "load_denoiser"]
 

@@ -47,22 +47,26 @@ def trajectory_normals(
 
 @dataclass(frozen=True)
 class NormalPrior:
-    """N(0, scale^2 I) for states of any shape.
+    """N(mean, scale^2 I) for states of any shape.
 
     Parameters
     ----------
     scale : standard deviation of every component, positive; default 1.
+    mean : of every component; default 0.
     """
 
     scale: float = 1.0
+    mean: float = 0.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise ValueError(message("scale", repr(self.scale), "a positive, finite number"))
+        if not math.isfinite(self.mean):
+            raise ValueError(message("mean", repr(self.mean), "a finite number"))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density in nats, ``(batch,)`` for x of shape ``(batch, *state)``."""
-        z = x.flatten(1) / self.scale
+        z = (x.flatten(1) - self.mean) / self.scale
         return -0.5 * (z**2).sum(1) - z.shape[1] * (math.log(self.scale) + 0.5 * math.log(2 * math.pi))
 
     def sample(
@@ -75,4 +79,5 @@ class NormalPrior:
         device: torch.device | str | None = None,
     ) -> Tensor:
         """Draws ``(batch, *state)``; draw i is the same for every batch that holds trajectory id paths[i]."""
-        return self.scale * trajectory_normals(seed, "prior", shape, paths=paths, dtype=dtype, device=device)
+        normals = trajectory_normals(seed, "prior", shape, paths=paths, dtype=dtype, device=device)
+        return self.scale * normals + self.mean

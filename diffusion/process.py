@@ -1,26 +1,29 @@
 """Forward processes: how data turn into noise.
 
-dx = f(t) x dt + g(t) dw,      x_t | x_0 ~ N(alpha(t) x_0, sigma(t)^2 I),      t from 0 (data) to 1 (noise)
+    x_t | x_0 ~ N(alpha(t) x_0 + shift(t), sigma(t)^2 I),      t from 0 (data) to `end` (noise)
 
-f = alpha' / alpha,      g^2 = (sigma^2)' - 2 f sigma^2,      log_snr = log(alpha^2 / sigma^2)
+is the law of the equation  dx = (f(t) x + b(t)) dt + g(t) dw  with
+
+    f = alpha' / alpha,      b = shift' - f shift,      g^2 = (sigma^2)' - 2 f sigma^2
+
+and log_snr = log(alpha^2 / sigma^2). alpha and sigma define a process; what follows from them is differentiated
+automatically, and inverted by Newton's method, where a process gives no closed form of its own.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 import sdesolve as ss
 from sdesolve.errors import message
 
 from .prior import NormalPrior
 
-__all__ = ["VP", "Process", "broadcast_time"]
+__all__ = ["Process", "broadcast_time"]
 
 
 def broadcast_time(t: Tensor | float, x: Tensor) -> Tensor:
@@ -48,134 +51,136 @@ def broadcast_time(t: Tensor | float, x: Tensor) -> Tensor:
 class Process(ABC):
     """A forward process with an affine drift and a noise that does not depend on the state.
 
-    A subclass gives the five functions of t below; all else follows from them. They take and return tensors
-    of any shape, elementwise; methods that take x broadcast t against it (:func:`broadcast_time`).
+    A subclass gives ``alpha`` and ``sigma``, and whatever else it knows in closed form. Functions of t take and return
+    tensors of any shape, elementwise; methods that take x broadcast t against it (:func:`broadcast_time`).
+
+    Examples
+    --------
+    >>> class Trigonometric(Process):
+    ...     def alpha(self, t): return torch.cos(0.5 * torch.pi * t)
+    ...     def sigma(self, t): return torch.sin(0.5 * torch.pi * t)
+    >>> float(Trigonometric().drift_rate(torch.tensor(0.5, dtype=torch.float64))) + torch.pi / 2 < 1e-15
+    True
     """
+
+    end: float = 1.0
+    """The time of pure noise."""
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
-        """Factor on the data at time t."""
+        """Factor on the data at time t; 1 at t = 0."""
 
     @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
-        """Standard deviation of the noise at time t."""
+        """Standard deviation of the noise at time t; 0 at t = 0."""
 
-    @abstractmethod
+    def shift(self, t: Tensor) -> Tensor:
+        """Mean of x_t for data at 0. Default 0."""
+        return torch.zeros_like(t)
+
+    def variance(self, t: Tensor) -> Tensor:
+        """sigma(t)^2."""
+        return self.sigma(t) ** 2
+
     def log_snr(self, t: Tensor) -> Tensor:
         """log(alpha^2 / sigma^2), strictly decreasing in t; infinite where sigma is zero."""
+        return 2 * torch.log(self.alpha(t)) - torch.log(self.variance(t))
 
-    @abstractmethod
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        """The inverse of :meth:`log_snr`."""
+        """The inverse of :meth:`log_snr`, between 0 and `end`; differentiable."""
+        return inverse(self.log_snr, log_snr, self.end)
 
-    @abstractmethod
     def drift_rate(self, t: Tensor) -> Tensor:
         """f(t) = d log alpha / dt."""
+        return derivative(lambda t: torch.log(self.alpha(t)), t)
 
-    @abstractmethod
+    def drift_shift(self, t: Tensor) -> Tensor:
+        """b(t) = d shift / dt - f shift."""
+        return derivative(self.shift, t) - self.drift_rate(t) * self.shift(t)
+
     def diffusion_rate(self, t: Tensor) -> Tensor:
         """g(t)."""
+        return torch.sqrt(derivative(self.variance, t) - 2 * self.drift_rate(t) * self.variance(t))
 
     @property
     def prior(self) -> NormalPrior:
-        """What the marginal at t = 1 is close to, whatever the data: here N(0, sigma(1)^2 I)."""
-        return NormalPrior(float(self.sigma(torch.tensor(1.0, dtype=torch.float64))))
+        """What the marginal at the end is close to, whatever the data: N(shift, sigma^2 I) there."""
+        end = torch.tensor(self.end, dtype=torch.float64)
+        return NormalPrior(float(self.sigma(end)), float(self.shift(end)))
+
+    @property
+    def shifted(self) -> bool:
+        """Whether data at 0 may move away from 0."""
+        return type(self).shift is not Process.shift
 
     def drift(self, t: Tensor | float, x: Tensor) -> Tensor:
-        """f(t) x, of x's shape."""
-        return self.drift_rate(broadcast_time(t, x)) * x
+        """f(t) x + b(t), of x's shape."""
+        t = broadcast_time(t, x)
+        scaled = self.drift_rate(t) * x
+        return scaled + self.drift_shift(t) if self.shifted else scaled
 
     def diffusion(self, t: Tensor | float, x: Tensor) -> Tensor:
         """g(t), in a shape that broadcasts against x."""
         return self.diffusion_rate(broadcast_time(t, x))
 
     def forward_sde(self) -> ss.SDE:
-        """dx = f(t) x dt + g(t) dw, an additive Itô equation for states ``(batch, *state)``."""
+        """dx = (f(t) x + b(t)) dt + g(t) dw, an additive Itô equation for states ``(batch, *state)``."""
         return ss.SDE(self.drift, self.diffusion, additive=True)
 
     def marginal(self, t: Tensor | float, x0: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean alpha(t) x0 and standard deviation sigma(t) of x_t given x_0 = x0; the latter broadcasts
+        """Mean alpha(t) x0 + shift(t) and standard deviation sigma(t) of x_t given x_0 = x0; the latter broadcasts
         against it."""
         t = broadcast_time(t, x0)
-        return self.alpha(t) * x0, self.sigma(t)
+        scaled = self.alpha(t) * x0
+        return scaled + self.shift(t) if self.shifted else scaled, self.sigma(t)
 
     def perturb(self, t: Tensor | float, x0: Tensor, noise: Tensor) -> Tensor:
-        """x_t = alpha(t) x0 + sigma(t) noise."""
+        """x_t = alpha(t) x0 + shift(t) + sigma(t) noise."""
         mean, std = self.marginal(t, x0)
         return mean + std * noise
 
+    def centred(self, t: Tensor | float, x: Tensor) -> Tensor:
+        """x - shift(t)."""
+        return x - self.shift(broadcast_time(t, x)) if self.shifted else x
+
     def conditional_score(self, t: Tensor | float, x: Tensor, x0: Tensor) -> Tensor:
-        """grad_x log p(x_t = x | x_0 = x0) = -(x - alpha(t) x0) / sigma(t)^2; needs t > 0."""
+        """grad_x log p(x_t = x | x_0 = x0) = -(x - alpha(t) x0 - shift(t)) / sigma(t)^2; needs t > 0."""
         mean, std = self.marginal(t, x0)
         return (mean - x) / std**2
 
 
-@dataclass(frozen=True)
-class VP(Process):
-    """The variance-preserving process with a linear rate.
+def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """d function / dt of an elementwise function, in forward mode."""
+    found: Tensor = torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+    return found
 
-    ::
 
-        dx = -beta(t)/2 x dt + sqrt(beta(t)) dw,      beta(t) = beta_min + t (beta_max - beta_min)
-        B(t) = int_0^t beta,      alpha^2 = exp(-B),      sigma^2 = 1 - exp(-B),      log_snr = -log(exp(B) -
-        1)
+#: halvings of the logarithm of time, from 1e-30 of the end on, and the steps by Newton's method behind them
+HALVINGS, NEWTON, EARLIEST = 40, 3, 1e-30
 
-    Parameters
-    ----------
-    beta_min, beta_max : rates at t = 0 and t = 1, positive; default 0.1 and 20.
 
-    Raises
-    ------
-    ValueError : a rate that is not positive and finite, or beta_max < beta_min.
+def inverse(log_snr: Callable[[Tensor], Tensor], value: Tensor, end: float) -> Tensor:
+    """t in (0, end] with log_snr(t) = value, for a decreasing function; elementwise. Values outside give the ends.
 
-    References
-    ----------
-    Song et al. (2021). Score-based generative modeling through stochastic differential equations. ICLR. Eqs.
-    (32)-(33).
-
-    Examples
-    --------
-    >>> process = VP()
-    >>> t = torch.linspace(0, 1, 5, dtype=torch.float64)
-    >>> torch.allclose(process.alpha(t) ** 2 + process.sigma(t) ** 2, torch.ones_like(t))
-    True
+    By halving in log t, which keeps small times relatively exact, and Newton's method in log t, whose last step has the
+    derivative  dt = d value / log_snr'(t).
     """
-
-    beta_min: float = 0.1
-    beta_max: float = 20.0
-
-    def __post_init__(self) -> None:
-        for name in ("beta_min", "beta_max"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(message(name, repr(value), "a positive, finite rate"))
-        if self.beta_max < self.beta_min:
-            raise ValueError(message("beta_max", repr(self.beta_max), f"at least beta_min = {self.beta_min!r}"))
-
-    def beta(self, t: Tensor) -> Tensor:
-        return self.beta_min + t * (self.beta_max - self.beta_min)
-
-    def beta_integral(self, t: Tensor) -> Tensor:
-        """B(t), the integral of beta from 0 to t."""
-        return t * (self.beta_min + 0.5 * t * (self.beta_max - self.beta_min))
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.exp(-0.5 * self.beta_integral(t))
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return torch.sqrt(-torch.expm1(-self.beta_integral(t)))
-
-    def log_snr(self, t: Tensor) -> Tensor:
-        B = self.beta_integral(t)
-        return -B - torch.log(-torch.expm1(-B))
-
-    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        B = F.softplus(-log_snr)
-        # the root of the quadratic B(t) = B, in the form that does not cancel
-        return 2 * B / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * B))
-
-    def drift_rate(self, t: Tensor) -> Tensor:
-        return -0.5 * self.beta(t)
-
-    def diffusion_rate(self, t: Tensor) -> Tensor:
-        return torch.sqrt(self.beta(t))
+    wanted = value.double()
+    with torch.no_grad():
+        fixed = wanted.detach()
+        top = torch.log(torch.tensor(end, dtype=torch.float64, device=value.device))
+        high = top.expand_as(fixed)
+        low = high + torch.log(torch.tensor(EARLIEST, dtype=torch.float64))
+        for _ in range(HALVINGS):
+            middle = 0.5 * (low + high)
+            late = log_snr(middle.exp()) < fixed
+            low, high = torch.where(late, low, middle), torch.where(late, middle, high)
+        u = 0.5 * (low + high)
+        for _ in range(NEWTON):
+            t = u.exp()
+            step = (log_snr(t) - fixed) / (t * derivative(log_snr, t))
+            u = torch.where(step.isfinite(), u - step, u).clamp(max=top)
+        t, slope = u.exp(), derivative(log_snr, u.exp())
+    if torch.is_grad_enabled() and value.requires_grad:
+        t = t + (wanted - fixed) / slope
+    return t.to(value.dtype)
