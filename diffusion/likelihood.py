@@ -56,7 +56,7 @@ def log_likelihood(
     seed: int = 0,
     paths: Sequence[int] | Tensor | None = None,
     t_min: float = 1e-5,
-    t_max: float = 1.0,
+    t_max: float | None = None,
     prior: Any = None,
     marginal: Any = None,
     method: str | None = None,
@@ -83,8 +83,8 @@ def log_likelihood(
         the solve.
     probes : number of v for ``"hutchinson"``; solved jointly, each with its own log-density.
     seed, paths : the probes of trajectory i depend on seed and paths[i] (default i) alone.
-    t_min, t_max : the span of the ODE; default 1e-5 and 1. The density is that of the data at t_min. Exact
-        denoisers may be asked for t_min = 0; a network's score grows like 1 / sigma there.
+    t_min, t_max : the span of the ODE; default 1e-5 and the process's end. The density is that of the data at t_min.
+        Exact denoisers may be asked for t_min = 0; a network's score grows like 1 / sigma there.
     prior : the density at t_max: an object with ``log_prob(x) -> (batch,)``, or such a function. Default: the
         prior of the process.
     marginal : the true density at t_max, in the same form, where it is known; only for ``prior_gap``. An
@@ -106,6 +106,7 @@ def log_likelihood(
     """
     if not isinstance(denoiser, Denoiser):
         raise TypeError(message("denoiser", type(denoiser).__name__, "a diffusion.Denoiser"))
+    t_max = denoiser.process.end if t_max is None else t_max
     if trace not in ("exact", "hutchinson"):
         raise ValueError(message("trace", repr(trace), "'exact' or 'hutchinson'"))
     if probes < 1 or (trace == "exact" and probes != 1):

@@ -54,7 +54,7 @@ def sample(
     method: str | None = ...,
     grid: str | Tensor = ...,
     t_min: float = ...,
-    t_max: float = ...,
+    t_max: float | None = ...,
     prior: Prior | Tensor | None = ...,
     seed: int | None = ...,
     paths: Sequence[int] | Tensor | None = ...,
@@ -79,7 +79,7 @@ def sample(
     method: str | None = ...,
     grid: str | Tensor = ...,
     t_min: float = ...,
-    t_max: float = ...,
+    t_max: float | None = ...,
     prior: Prior | Tensor | None = ...,
     seed: int | None = ...,
     paths: Sequence[int] | Tensor | None = ...,
@@ -103,7 +103,7 @@ def sample(
     method: str | None = None,
     grid: str | Tensor = "uniform",
     t_min: float = 1e-3,
-    t_max: float = 1.0,
+    t_max: float | None = None,
     prior: Prior | Tensor | None = None,
     seed: int | None = None,
     paths: Sequence[int] | Tensor | None = None,
@@ -131,7 +131,7 @@ def sample(
         ``"tsit5"``.
     grid : ``"uniform"``, or strictly falling times ``(T,)``, which then stand for `steps`, `t_min` and
         `t_max`.
-    t_min, t_max : where generation ends and starts; default 1e-3 and 1.
+    t_min, t_max : where generation ends and starts; default 1e-3 and the process's end.
     prior : what to start from: an object with a method ``sample`` (see :class:`Prior`), or a tensor of
         `shape`. Default: the prior of the process.
     seed : int. Default: drawn from torch's global generator.
@@ -157,6 +157,7 @@ def sample(
     """
     if not isinstance(denoiser, Denoiser):
         raise TypeError(message("denoiser", type(denoiser).__name__, "a diffusion.Denoiser"))
+    t_max = denoiser.process.end if t_max is None else t_max
     if sampler not in SAMPLERS:
         raise ValueError(message("sampler", repr(sampler), " or ".join(map(repr, SAMPLERS))))
     adaptive = steps is None and SAMPLERS[sampler] is None and isinstance(grid, str)
