@@ -285,5 +285,5 @@ def test_a_window_in_a_compiled_loop_gives_what_it_gives_in_python(levy, dtype, 
         inc = window(time, time + length)
         eager = eager + (1.0 + k) * torch.cat([x.flatten(1) for x in inc if x is not None], 1)
         time = time + length
-    got = torch.compile(steps, fullgraph=True, backend="inductor" if own else "eager")(start, lengths)
+    got = torch.compile(steps, fullgraph=True, backend="eager")(start, lengths)
     torch.testing.assert_close(got, eager, rtol=0, atol=1e-12 if dtype == F64 else 1e-5)
