@@ -54,3 +54,26 @@ def ball(height, restitution, time):
         if time <= hit + 2 * speed / G:
             return speed * (time - hit) - G * (time - hit) ** 2 / 2
         hit = hit + 2 * speed / G
+
+
+def span(*ts):
+    return torch.tensor(ts, dtype=F64)
+
+
+def dropped(*heights):
+    """At rest."""
+    return torch.tensor([[height, 0.0] for height in heights], dtype=F64)
+
+
+def assert_balls_bounce(sol, heights, ts):
+    """Of balls that are dropped, with restitution 0.9, the first one 20 times: times, speeds and heights are exact."""
+    assert sol.success.all() and (sol.events[0].counts >= 11).all() and sol.events[0].counts[0] == 20
+    for i, height in enumerate(heights):
+        count = int(sol.events[0].counts[i])
+        exact = bounces(height, 0.9, count + 1)
+        torch.testing.assert_close(sol.events[0].times[:count, i], exact[:count], rtol=1e-12, atol=0)
+        assert sol.events[0].times[count:, i].isnan().all() and exact[count] > ts[-1]
+        speed = -math.sqrt(2 * G * height) * 0.9 ** torch.arange(count, dtype=F64)
+        torch.testing.assert_close(sol.events[0].ys[:count, i, 1], speed, rtol=1e-12, atol=0)
+        known = [ball(torch.tensor(height, dtype=F64), 0.9, t) for t in ts]
+        torch.testing.assert_close(sol.ys[:, i, 0], torch.stack(known), rtol=0, atol=1e-11)

@@ -8,19 +8,11 @@ from torch._dynamo.utils import counters
 
 import sdesolve as ss
 from sdesolve.errors import CompileError
-from tests.events.known import F64, bounce, bounces, fall, first, swing
+from tests.events.known import F64, bounce, bounces, dropped, fall, first, span, swing
 
 pytestmark = pytest.mark.compile
 traced = pytest.mark.traced
 TIGHT = {"rtol": 1e-10, "atol": 1e-12}
-
-
-def span(*ts):
-    return torch.tensor(ts, dtype=F64)
-
-
-def dropped(*heights):
-    return torch.tensor([[height, 0.0] for height in heights], dtype=F64)
 
 
 def both(*args, **how):

@@ -6,14 +6,10 @@ import pytest
 import torch
 
 import sdesolve as ss
-from tests.events.known import F64, G, ball, bounce, fall, first, swing
+from tests.events.known import F64, G, ball, bounce, fall, first, span, swing
 
 TIGHT = {"rtol": 1e-11, "atol": 1e-13}
 WAYS = {"own": {}, "shared": {"shared_steps": True}}
-
-
-def span(*ts):
-    return torch.tensor(ts, dtype=F64)
 
 
 def number(x):

@@ -8,14 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import sdesolve as ss
-from tests.events.known import F64, G, bounce, bounces, fall, first, swing
+from tests.events.known import F64, G, bounce, bounces, fall, first, span, swing
 
 STEPS = {"adaptive": {"rtol": 1e-3, "atol": 1e-3}, "fixed": {"dt": 1 / 8}, "long": {"dt": 1.0}}
 by = pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
-
-
-def span(*ts):
-    return torch.tensor(ts, dtype=F64)
 
 
 def clock(t, y):

@@ -10,15 +10,11 @@ from scipy.integrate import solve_ivp
 import sdesolve as ss
 from sdesolve.bracket import bracketed
 from sdesolve.methods import METHODS, names
-from tests.events.known import F64, fall, first, swing
+from tests.events.known import F64, fall, first, span, swing
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-12}
 HALF = math.pi / 2
 WAYS = {"own": {}, "shared": {"shared_steps": True}}
-
-
-def span(*ts):
-    return torch.tensor(ts, dtype=F64)
 
 
 def clock(t, y):

@@ -16,7 +16,7 @@ from sdesolve.methods import METHODS, Method
 from validation.check import Case, Check, Curve, Settings, bounded
 from validation.order import fit_order, order_check
 from validation.sections.ode_problems import Array
-from validation.sections.ode_work_precision import Measured, work_ratio
+from validation.sections.ode_work_precision import Measured, compared
 
 F64 = torch.float64
 SYMPLECTIC = ("leapfrog", "blanes_moan4")
@@ -228,22 +228,10 @@ def _measured(name: str, tolerances: Array, found: Sequence[Watched]) -> Measure
 
 
 def _compared(system: Mechanics, periods: int, mine: Measured, theirs: Measured, curves: tuple[Curve, ...]) -> Check:
-    ratio, (low, high) = work_ratio(mine, theirs)
-    return bounded(
-        "ode",
-        f"energy and work of {mine.name} and {theirs.name}, {system.name}",
-        f"forces of {mine.name} over those of {theirs.name} at equal energy errors, {periods} periods, {system.name}",
-        ratio,
-        None,
-        curves=curves,
-        errors_from=low,
-        errors_to=high,
-        evaluations=mine.evaluations.tolist(),
-        errors=mine.errors.tolist(),
-        peer_evaluations=theirs.evaluations.tolist(),
-        peer_errors=theirs.errors.tolist(),
-        source=system.source,
-    )
+    name = f"energy and work of {mine.name} and {theirs.name}, {system.name}"
+    at = f"at equal energy errors, {periods} periods, {system.name}"
+    what = f"forces of {mine.name} over those of {theirs.name} {at}"
+    return compared(name, what, mine, theirs, system.source, curves=curves)
 
 
 def cases(settings: Settings) -> list[Case]:

@@ -176,12 +176,27 @@ def work_precision(problem: Problem, quick: bool, pairs: dict[str, str] = FAMILY
 def work_check(
     problem: Problem, mine: Measured, theirs: Measured, bound: float | None, curves: tuple[Curve, ...] = ()
 ) -> Check:
-    """A bound of None: the figure is reported."""
+    """The check of evaluations at equal errors."""
+    name = f"work of {mine.name} and {theirs.name}, {problem.name}"
+    what = f"evaluations of {mine.name} over those of {theirs.name} at equal errors, {problem.name}"
+    return compared(name, what, mine, theirs, problem.source, bound, curves)
+
+
+def compared(
+    name: str,
+    what: str,
+    mine: Measured,
+    theirs: Measured,
+    source: str,
+    bound: float | None = None,
+    curves: tuple[Curve, ...] = (),
+) -> Check:
+    """The check of one method's work over another's. A bound of None: the figure is reported."""
     ratio, (low, high) = work_ratio(mine, theirs)
     return bounded(
         "ode",
-        f"work of {mine.name} and {theirs.name}, {problem.name}",
-        f"evaluations of {mine.name} over those of {theirs.name} at equal errors, {problem.name}",
+        name,
+        what,
         ratio,
         bound,
         curves=curves,
@@ -192,7 +207,7 @@ def work_check(
         errors=mine.errors.tolist(),
         peer_evaluations=theirs.evaluations.tolist(),
         peer_errors=theirs.errors.tolist(),
-        source=problem.source,
+        source=source,
     )
 
 
