@@ -90,6 +90,15 @@ class Affine(Process):
         nodes = Nodes(t)
         return nodes.total((self._left(nodes) * values(self._g, nodes.times)) ** 2).to(t.dtype)
 
+    def alpha_rate(self, t: Tensor) -> Tensor:
+        return self.drift_rate(t) * self.alpha(t)
+
+    def variance_rate(self, t: Tensor) -> Tensor:
+        return self.diffusion_rate(t) ** 2 + 2 * self.drift_rate(t) * self.variance(t)
+
+    def shift_rate(self, t: Tensor) -> Tensor:
+        return self.drift_shift(t) + self.drift_rate(t) * self.shift(t)
+
     def drift_rate(self, t: Tensor) -> Tensor:
         return values(self._a, t)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sdesolve.errors import message
 
 from .denoiser import Denoiser
+from .prediction import ScorePrediction
 from .process import Process, broadcast_time
 
 __all__ = ["ExactDenoiser", "Gaussian", "GaussianMixture"]
@@ -107,6 +108,11 @@ class GaussianMixture(nn.Module):
         """The exact score, data, noise and velocity predictions and log-density at every time."""
         return ExactDenoiser(self, process)
 
+    @property
+    def covariances(self) -> Tensor:
+        """``(K, D, D)``."""
+        return torch.einsum("kij,kj,klj->kil", self.basis, self.variances, self.basis)
+
     def _log_joint(self, alpha: Tensor, sigma: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """log(w_k N(x; alpha m_k, alpha^2 S_k + sigma^2 I)) as ``(K, batch)``, and (cov)^-1 (x - mean) as
         ``(K, D, batch)``. alpha and sigma are 0-d or ``(batch, 1, ..., 1)``.
@@ -146,26 +152,63 @@ class Gaussian(GaussianMixture):
 
 
 class _Score(nn.Module):
-    """grad_x log p_t(x) = -sum_k p(k | x) (cov_k)^-1 (x - mean_k)."""
+    """grad_x log p_t(x)."""
 
     def __init__(self, mixture: GaussianMixture, process: Process) -> None:
         super().__init__()
         self.mixture, self.process = mixture, process
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        log_joint, gradient = _log_joint(self.mixture, self.process, t, x)
-        return -(torch.softmax(log_joint, 0)[:, None] * gradient).sum(0).transpose(0, 1).reshape(x.shape)
+        return ExactPrediction(self.mixture, self.process, broadcast_time(t, x), x).score
+
+
+class ExactPrediction(ScorePrediction):
+    """Two averages over the components k given x, finite at both ends.
+
+    ::
+
+        score = -E[(cov_k)^-1 (x - mean_k)],      data = E[m_k + alpha S_k (cov_k)^-1 (x - mean_k)]
+    """
+
+    def __init__(self, mixture: GaussianMixture, process: Process, t: Tensor | float, x: Tensor) -> None:
+        super().__init__(process, t, x, x)
+        self.mixture = mixture
+        log_joint, self.gradient = _log_joint(mixture, process, self.t, x)
+        self.chosen = torch.softmax(log_joint, 0)[:, None]
+        self.out = self._averaged(-self.gradient)
+
+    @property
+    def data(self) -> Tensor:
+        pulled = torch.einsum("kij,kjb->kib", self.mixture.covariances, self.gradient)
+        return self._averaged(self.mixture.means[:, :, None] + self.alpha.reshape(-1) * pulled)
+
+    @property
+    def flow(self) -> Tensor:
+        if self.process.rates_end == self.process.end:
+            return super().flow
+        # sigma' noise = -(sigma^2)' score / 2
+        moved = self.process.alpha_rate(self.t) * self.data - 0.5 * self.process.variance_rate(self.t) * self.score
+        return moved + self.process.shift_rate(self.t) if self.process.shifted else moved
+
+    def _averaged(self, values: Tensor) -> Tensor:
+        """Over the components, of ``(K, D, batch)``."""
+        return (self.chosen * values).sum(0).transpose(0, 1).reshape(self.x.shape)
 
 
 class ExactDenoiser(Denoiser):
     """The denoiser of a mixture: as :class:`diffusion.Denoiser`, with ``log_prob(t, x)`` beside it.
 
-    The score is exact at t = 0 too if no covariance is singular.
+    The score is exact at t = 0 too if no covariance is singular; data and flow are so wherever the score is, the end of
+    `RectifiedFlow` included.
     """
 
     def __init__(self, mixture: GaussianMixture, process: Process) -> None:
         super().__init__(_Score(mixture, process), process, prediction="score")
         self.mixture = mixture
+
+    def predict(self, t: Tensor | float, x: Tensor) -> ExactPrediction:
+        """All quantities at (t, x)."""
+        return ExactPrediction(self.mixture, self.process, t, x)
 
     def log_prob(self, t: Tensor | float, x: Tensor) -> Tensor:
         """log p_t(x) in nats, ``(batch,)``."""

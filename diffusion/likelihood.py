@@ -116,7 +116,7 @@ def log_likelihood(
         raise ValueError(message("t_min, t_max", f"{t_min!r} and {t_max!r}", "0 <= t_min < t_max"))
     if x.ndim < 2:
         raise ValueError(message("x", f"shape {tuple(x.shape)}", "(batch, *state)"))
-    log_prior = _log_density("prior", denoiser.process.prior if prior is None else prior)
+    log_prior = _log_density("prior", denoiser.process.prior_at(t_max) if prior is None else prior)
     log_marginal = _marginal(denoiser, marginal, t_max)
 
     probe = None if trace == "exact" else _random_signs(x, probes, seed, paths)
@@ -151,7 +151,7 @@ class _FlowWithDivergence(nn.Module):
 
     def __init__(self, denoiser: Denoiser, probe: Tensor | None, chunk: int | None) -> None:
         super().__init__()
-        self.flow = probability_flow(denoiser.process, denoiser.score)
+        self.flow = probability_flow(denoiser.process, denoiser)
         self.probe, self.chunk = probe, chunk
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -66,6 +66,11 @@ class Process(ABC):
     end: float = 1.0
     """The time of pure noise."""
 
+    @property
+    def rates_end(self) -> float:
+        """The last time at which f and g are finite, where stochastic generation starts. Default: `end`."""
+        return self.end
+
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
         """Factor on the data at time t; 1 at t = 0."""
@@ -90,23 +95,43 @@ class Process(ABC):
         """The inverse of :meth:`log_snr`, between 0 and `end`; differentiable."""
         return inverse(self.log_snr, log_snr, self.end)
 
+    def alpha_rate(self, t: Tensor) -> Tensor:
+        """d alpha / dt."""
+        return derivative(self.alpha, t)
+
+    def sigma_rate(self, t: Tensor) -> Tensor:
+        """d sigma / dt."""
+        return self.variance_rate(t) / (2 * self.sigma(t))
+
+    def variance_rate(self, t: Tensor) -> Tensor:
+        """d sigma^2 / dt = g^2 + 2 f sigma^2."""
+        return derivative(self.variance, t)
+
+    def shift_rate(self, t: Tensor) -> Tensor:
+        """d shift / dt."""
+        return derivative(self.shift, t)
+
     def drift_rate(self, t: Tensor) -> Tensor:
         """f(t) = d log alpha / dt."""
-        return derivative(lambda t: torch.log(self.alpha(t)), t)
+        return self.alpha_rate(t) / self.alpha(t)
 
     def drift_shift(self, t: Tensor) -> Tensor:
         """b(t) = d shift / dt - f shift."""
-        return derivative(self.shift, t) - self.drift_rate(t) * self.shift(t)
+        return self.shift_rate(t) - self.drift_rate(t) * self.shift(t)
 
     def diffusion_rate(self, t: Tensor) -> Tensor:
         """g(t)."""
-        return torch.sqrt(derivative(self.variance, t) - 2 * self.drift_rate(t) * self.variance(t))
+        return torch.sqrt(self.variance_rate(t) - 2 * self.drift_rate(t) * self.variance(t))
 
     @property
     def prior(self) -> NormalPrior:
         """What the marginal at the end is close to, whatever the data: N(shift, sigma^2 I) there."""
-        end = torch.tensor(self.end, dtype=torch.float64)
-        return NormalPrior(float(self.sigma(end)), float(self.shift(end)))
+        return self.prior_at(self.end)
+
+    def prior_at(self, t: float) -> NormalPrior:
+        """N(shift, sigma^2 I) at time t: the marginal of data at 0."""
+        time = torch.tensor(t, dtype=torch.float64)
+        return NormalPrior(float(self.sigma(time)), float(self.shift(time)))
 
     @property
     def shifted(self) -> bool:
@@ -151,6 +176,7 @@ class Process(ABC):
 
 def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     """d function / dt of an elementwise function, in forward mode."""
+    t = t.clone()  # an expanded tensor cannot carry a tangent
     found: Tensor = torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
     return found
 

@@ -65,6 +65,12 @@ class _Preserving(Process):
         B = self.beta_integral(t)
         return -B - torch.log(-torch.expm1(-B))
 
+    def alpha_rate(self, t: Tensor) -> Tensor:
+        return self.drift_rate(t) * self.alpha(t)
+
+    def variance_rate(self, t: Tensor) -> Tensor:
+        return self.beta(t) * torch.exp(-self.beta_integral(t))
+
     def drift_rate(self, t: Tensor) -> Tensor:
         return -0.5 * self.beta(t)
 
@@ -174,6 +180,15 @@ class SubVP(_LinearRate, Process):
         some = s < 0.5
         B = torch.where(some, -torch.log1p(-torch.where(some, s, 0.0)), -log_snr - 2 * torch.log(s))
         return self._time_of_integral(B)
+
+    def alpha_rate(self, t: Tensor) -> Tensor:
+        return self.drift_rate(t) * self.alpha(t)
+
+    def sigma_rate(self, t: Tensor) -> Tensor:
+        return self.beta(t) * torch.exp(-self.beta_integral(t))
+
+    def variance_rate(self, t: Tensor) -> Tensor:
+        return 2 * self.sigma(t) * self.sigma_rate(t)
 
     def drift_rate(self, t: Tensor) -> Tensor:
         return -0.5 * self.beta(t)
@@ -329,6 +344,12 @@ class VE(Process):
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
         return F.softplus(-log_snr - 2 * math.log(self.sigma_min)) / self._rate
 
+    def alpha_rate(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def variance_rate(self, t: Tensor) -> Tensor:
+        return self.diffusion_rate(t) ** 2
+
     def drift_rate(self, t: Tensor) -> Tensor:
         return torch.zeros_like(t)
 
@@ -344,11 +365,18 @@ class RectifiedFlow(Process):
 
         dx = -x / (1 - t) dt + sqrt(2 t / (1 - t)) dw,      t < 1
 
+    At t = 1 nothing is left of the data, and the rates of the equation are infinite: stochastic generation starts a
+    little before, at `rates_end` = 0.999; the probability flow of data, velocity, flow and edm predictions starts at 1.
+
     References
     ----------
     Liu, Gong & Liu (2023). Flow straight and fast: learning to generate and transfer data with rectified flow. ICLR.
     Lipman et al. (2023). Flow matching for generative modeling. ICLR.
     """
+
+    @property
+    def rates_end(self) -> float:
+        return 0.999
 
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - t
@@ -361,6 +389,15 @@ class RectifiedFlow(Process):
 
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
         return torch.sigmoid(-0.5 * log_snr)
+
+    def alpha_rate(self, t: Tensor) -> Tensor:
+        return -torch.ones_like(t)
+
+    def sigma_rate(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def variance_rate(self, t: Tensor) -> Tensor:
+        return 2 * t
 
     def drift_rate(self, t: Tensor) -> Tensor:
         return -1 / (1 - t)
@@ -403,6 +440,15 @@ class EDM(Process):
 
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
         return torch.exp(-0.5 * log_snr)
+
+    def alpha_rate(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def sigma_rate(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def variance_rate(self, t: Tensor) -> Tensor:
+        return 2 * t
 
     def drift_rate(self, t: Tensor) -> Tensor:
         return torch.zeros_like(t)

@@ -1,9 +1,9 @@
 """From noise back to data: the family of equations that share the marginals of the forward process.
 
-    dx = [f(t) x - (1 + eta^2)/2 g(t)^2 score(t, x)] dt + eta g(t) dw,      t from 1 down to t_min
+    dx = [f(t) x + b(t) - (1 + eta^2)/2 g(t)^2 score(t, x)] dt + eta(t) g(t) dw,      t from its end down to t_min
 
-with f, g of the forward process. eta = 1 is the reverse SDE, eta = 0 the probability-flow ODE. Read backwards
-in time, dw is the increment of a Brownian motion that runs from 1 to 0.
+with f, b, g of the forward process. eta = 1 is the reverse SDE, eta = 0 the probability-flow ODE. Read backwards
+in time, dw is the increment of a Brownian motion that runs from the end to 0.
 """
 
 from __future__ import annotations
@@ -16,24 +16,31 @@ from torch import Tensor, nn
 import sdesolve as ss
 from sdesolve.errors import message
 
-from .process import Process
+from .denoiser import Denoiser
+from .prediction import ScorePrediction
+from .process import Process, broadcast_time
 
-__all__ = ["Score", "probability_flow", "reverse_sde"]
+__all__ = ["Eta", "Score", "probability_flow", "reverse_sde"]
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """``score(t, x)``: the gradient of log p_t at x, of x's shape; t is 0-d or ``(batch, 1, ..., 1)``."""
 
+Eta = float | Callable[[Tensor], Tensor]
+"""The amount of noise: a number, or an elementwise function of t."""
 
-def reverse_sde(process: Process, score: Score, eta: float = 1.0) -> ss.SDE:
-    """The reverse SDE, an additive Itô equation, to be solved with ``ts`` running from 1 (noise) down to
-    t_min.
+
+def reverse_sde(process: Process, score: Score | Denoiser, eta: Eta = 1.0) -> ss.SDE:
+    """The reverse SDE, an additive Itô equation, to be solved with ``ts`` running from noise down to data.
+
+    It may start and stop at any two times; noise has its end at ``process.rates_end``.
 
     Parameters
     ----------
     process : the forward process.
-    score : ``score(t, x)``, such as a denoiser's method ``score``; t is 0-d, or ``(batch, 1, ..., 1)`` when
-        each trajectory has a clock of its own.
-    eta : amount of noise, >= 0; every value gives the same marginals. Default 1.
+    score : a denoiser; or ``score(t, x)`` with t 0-d, or ``(batch, 1, ..., 1)`` when each trajectory has a clock of its
+        own. A denoiser's own prediction goes into the form of the drift that stays finite longest
+        (`diffusion.prediction`).
+    eta : amount of noise, >= 0, or such a function of t; every one gives the same marginals. Default 1.
 
     References
     ----------
@@ -42,17 +49,18 @@ def reverse_sde(process: Process, score: Score, eta: float = 1.0) -> ss.SDE:
     (6). Zhang & Chen (2023). Fast sampling of diffusion models with exponential integrator. ICLR. Eq. (6),
     for eta.
     """
-    if not (math.isfinite(eta) and eta >= 0):
-        raise ValueError(message("eta", repr(eta), "a finite number >= 0"))
+    if not callable(eta) and not (math.isfinite(eta) and eta >= 0):
+        raise ValueError(message("eta", repr(eta), "a finite number >= 0, or a function of t"))
     return ss.SDE(_Drift(process, score, eta), _Diffusion(process, eta), additive=True)
 
 
-def probability_flow(process: Process, score: Score) -> ss.ODE:
-    """dx/dt = f(t) x - 1/2 g(t)^2 score(t, x): the ODE whose solutions have the marginals of the forward
+def probability_flow(process: Process, score: Score | Denoiser) -> ss.ODE:
+    """dx/dt = f(t) x + b(t) - 1/2 g(t)^2 score(t, x): the ODE whose solutions have the marginals of the forward
     process.
 
-    From 1 down to t_min it turns noise into data; upwards, data into noise. Arguments as for
-    :func:`reverse_sde`.
+    Downwards it turns noise into data; upwards, data into noise. Arguments as for :func:`reverse_sde`. The
+    same velocity is alpha' data + sigma' noise + shift', finite at the end of `RectifiedFlow` for denoisers that
+    predict data, velocity, flow or edm.
 
     References
     ----------
@@ -63,28 +71,37 @@ def probability_flow(process: Process, score: Score) -> ss.ODE:
 
 
 class _Drift(nn.Module):
-    """f x - (1 + eta^2)/2 g^2 score."""
+    """f x + b - (1 + eta^2)/2 g^2 score."""
 
-    def __init__(self, process: Process, score: Score, eta: float) -> None:
+    def __init__(self, process: Process, score: Score, eta: Eta) -> None:
         super().__init__()
         if not isinstance(process, Process):
             raise TypeError(message("process", repr(process), "a diffusion.Process, such as diffusion.VP()"))
         if not callable(score):
-            accepted = "a function score(t, x) -> tensor, such as denoiser.score"
+            accepted = "a denoiser, or a function score(t, x) -> tensor"
             raise TypeError(message("score", type(score).__name__, accepted))
-        self.process, self.score, self.factor = process, score, 0.5 * (1 + eta**2)
+        if isinstance(score, Denoiser) and score.process != process:
+            raise ValueError(message("score", f"a denoiser of {score.process}", f"one of {process}"))
+        self.process, self.score, self.eta = process, score, eta
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        g = self.process.diffusion(t, x)
-        return self.process.drift(t, x) - self.factor * g**2 * self.score(t, x)
+        if isinstance(self.score, Denoiser):
+            found = self.score.predict(t, x)
+        else:
+            found = ScorePrediction(self.process, t, x, self.score(t, x))
+        return found.flow if self.eta == 0 else found.reverse_drift(_at(self.eta, broadcast_time(t, x)))
 
 
 class _Diffusion(nn.Module):
     """eta g."""
 
-    def __init__(self, process: Process, eta: float) -> None:
+    def __init__(self, process: Process, eta: Eta) -> None:
         super().__init__()
         self.process, self.eta = process, eta
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        return self.eta * self.process.diffusion(t, x)
+        return _at(self.eta, broadcast_time(t, x)) * self.process.diffusion(t, x)
+
+
+def _at(eta: Eta, t: Tensor) -> Tensor | float:
+    return eta(t) if callable(eta) else eta

@@ -1,10 +1,4 @@
-"""sample(): new data from a denoiser, by solving an equation from noise to data.
-
-A sampler is a problem of the reverse family and a method of the solver:
-
-- ``"euler_maruyama"``: the reverse SDE by Euler-Maruyama, in fixed steps
-- ``"probability_flow"``: the probability-flow ODE, in fixed steps or with error control
-"""
+"""sample(): new data from a denoiser, by solving an equation from noise to data; see `diffusion.samplers`."""
 
 from __future__ import annotations
 
@@ -20,12 +14,10 @@ from sdesolve.progress import Report
 
 from .denoiser import Denoiser
 from .grid import time_grid
-from .reverse import probability_flow, reverse_sde
+from .reverse import Eta
+from .samplers import SAMPLERS, Sampler
 
 __all__ = ["Prior", "sample"]
-
-SAMPLERS = {"euler_maruyama": 500, "probability_flow": None}
-"""Samplers by name, and how many steps they take by default; None: as many as the tolerances ask for."""
 
 
 class Prior(Protocol):
@@ -52,6 +44,7 @@ def sample(
     rtol: float | None = ...,
     atol: float | None = ...,
     method: str | None = ...,
+    eta: Eta | None = ...,
     grid: str | Tensor = ...,
     t_min: float = ...,
     t_max: float | None = ...,
@@ -77,6 +70,7 @@ def sample(
     rtol: float | None = ...,
     atol: float | None = ...,
     method: str | None = ...,
+    eta: Eta | None = ...,
     grid: str | Tensor = ...,
     t_min: float = ...,
     t_max: float | None = ...,
@@ -101,6 +95,7 @@ def sample(
     rtol: float | None = None,
     atol: float | None = None,
     method: str | None = None,
+    eta: Eta | None = None,
     grid: str | Tensor = "uniform",
     t_min: float = 1e-3,
     t_max: float | None = None,
@@ -123,17 +118,20 @@ def sample(
     ----------
     denoiser : a :class:`diffusion.Denoiser`, in evaluation mode.
     shape : ``(batch, *state)``.
-    sampler : ``"euler_maruyama"`` (default) or ``"probability_flow"``.
-    steps : number of equal steps. Default: 500 for ``"euler_maruyama"``; ``"probability_flow"`` without it
-        controls its error instead.
-    rtol, atol : tolerances of ``"probability_flow"``; defaults 1e-4 and 1e-4.
-    method : the solver's method for ``"probability_flow"``: default ``"heun"`` with `steps`, else
-        ``"tsit5"``.
+    sampler : a name of `diffusion.samplers`: ``"euler_maruyama"`` (default), ``"reverse_sde"`` or
+        ``"probability_flow"``.
+    steps : number of equal steps. Default: 500 for ``"euler_maruyama"``; the others without it control their error
+        instead, each sample with steps of its own.
+    rtol, atol : tolerances; defaults 1e-2 for ``"reverse_sde"``, 1e-4 for ``"probability_flow"``.
+    method : any method of the solver for the equation. Default for ``"probability_flow"``: ``"heun"`` with `steps`,
+        else ``"tsit5"``; for ``"reverse_sde"`` the solver's own default.
+    eta : amount of noise of the reverse SDE, see :func:`diffusion.reverse_sde`; default 1.
     grid : ``"uniform"``, or strictly falling times ``(T,)``, which then stand for `steps`, `t_min` and
         `t_max`.
-    t_min, t_max : where generation ends and starts; default 1e-3 and the process's end.
+    t_min, t_max : where generation ends and starts; default 1e-3 and the process's end, ``process.rates_end`` with
+        noise.
     prior : what to start from: an object with a method ``sample`` (see :class:`Prior`), or a tensor of
-        `shape`. Default: the prior of the process.
+        `shape`. Default: ``process.prior_at(t_max)``.
     seed : int. Default: drawn from torch's global generator.
     paths : ``(batch,)`` trajectory ids. Default 0, 1, ..., batch - 1.
     trajectory : k, to return the whole way at k + 1 times, equally spaced on the grid; k must divide the
@@ -157,57 +155,62 @@ def sample(
     """
     if not isinstance(denoiser, Denoiser):
         raise TypeError(message("denoiser", type(denoiser).__name__, "a diffusion.Denoiser"))
-    t_max = denoiser.process.end if t_max is None else t_max
     if sampler not in SAMPLERS:
         raise ValueError(message("sampler", repr(sampler), " or ".join(map(repr, SAMPLERS))))
-    adaptive = steps is None and SAMPLERS[sampler] is None and isinstance(grid, str)
-    if not adaptive and (rtol is not None or atol is not None):
-        advice = "Leave out steps and grid for error control, or leave out the tolerances."
-        raise ValueError(
-            message(
-                "rtol, atol",
-                f"tolerances for {sampler!r} in fixed steps",
-                "fixed steps or tolerances",
-                advice,
-            )
-        )
-    if sampler == "euler_maruyama" and method not in (None, "euler_maruyama"):
-        advice = 'Other methods go with sampler="probability_flow".'
-        raise ValueError(message("method", repr(method), "None for sampler='euler_maruyama'", advice))
+    kind = SAMPLERS[sampler]
+    t_max = kind.start(denoiser.process) if t_max is None else t_max
+    adaptive = steps is None and kind.steps is None and isinstance(grid, str)
+    _check_options(sampler, kind, adaptive, rtol, atol, method, eta)
     if not isinstance(grid, Tensor) and not 0 <= t_min < t_max:
         raise ValueError(message("t_min, t_max", f"{t_min!r} and {t_max!r}", "0 <= t_min < t_max"))
 
     seed = int(torch.randint(2**63 - 1, ())) if seed is None else seed
     dtype, device = _kind(denoiser, dtype, device)
-    start = _start(denoiser, prior, tuple(shape), seed, paths, dtype, device)
     dt = None
     if adaptive:
         ts = time_grid("uniform", 1 if trajectory is None else trajectory, t_min, t_max)
-        rtol, atol = 1e-4 if rtol is None else rtol, 1e-4 if atol is None else atol
+        rtol, atol = kind.tolerance if rtol is None else rtol, kind.tolerance if atol is None else atol
     else:
-        count = SAMPLERS[sampler] if steps is None else steps
+        count = kind.steps if steps is None else steps
         times = time_grid(grid, 1 if count is None else count, t_min, t_max)
         ts, dt = _outputs(times, trajectory, isinstance(grid, Tensor)), float((times[:-1] - times[1:]).max())
-    stochastic = sampler == "euler_maruyama"
-    if method is None:
-        method = "euler_maruyama" if stochastic else "tsit5" if adaptive else "heun"
-    build = reverse_sde if stochastic else probability_flow
-    problem: ss.SDE | ss.ODE = build(denoiser.process, denoiser.score)
+    start = _start(denoiser, prior, float(ts[0]), tuple(shape), seed, paths, dtype, device)
     with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
         solution = ss.solve(
-            problem,
+            kind.problem(denoiser, 1.0 if eta is None else eta),
             start,
             ts.to(device),
-            method=method,
+            method=kind.method[adaptive] if method is None else method,
             dt=dt,
             rtol=rtol,
             atol=atol,
-            seed=seed if stochastic else None,
+            seed=seed if kind.stochastic else None,
             paths=paths,
             compile=compile,
             progress=progress,
         )
     return solution.ys[-1] if trajectory is None else solution
+
+
+def _check_options(
+    sampler: str,
+    kind: Sampler,
+    adaptive: bool,
+    rtol: float | None,
+    atol: float | None,
+    method: str | None,
+    eta: Eta | None,
+) -> None:
+    if not adaptive and (rtol is not None or atol is not None):
+        got, accepted = f"tolerances for {sampler!r} in fixed steps", "fixed steps or tolerances"
+        advice = "Leave out steps and grid for error control, or leave out the tolerances."
+        raise ValueError(message("rtol, atol", got, accepted, advice))
+    if kind.only and method not in (None, kind.method[adaptive]):
+        advice = 'Other methods go with sampler="reverse_sde" or sampler="probability_flow".'
+        raise ValueError(message("method", repr(method), f"None for sampler={sampler!r}", advice))
+    if eta is not None and not kind.stochastic:
+        advice = 'Write sampler="reverse_sde" for noise.'
+        raise ValueError(message("eta", repr(eta), f"None for sampler={sampler!r}", advice))
 
 
 def _outputs(times: Tensor, trajectory: int | None, every: bool) -> Tensor:
@@ -232,6 +235,7 @@ def _kind(
 def _start(
     denoiser: Denoiser,
     prior: Prior | Tensor | None,
+    t_max: float,
     shape: tuple[int, ...],
     seed: int,
     paths: Sequence[int] | Tensor | None,
@@ -242,7 +246,7 @@ def _start(
         if prior.shape != shape:
             raise ValueError(message("prior", f"a tensor of shape {tuple(prior.shape)}", f"shape {shape}"))
         return prior.to(dtype=dtype, device=device)
-    source: Prior = denoiser.process.prior if prior is None else prior
+    source: Prior = denoiser.process.prior_at(t_max) if prior is None else prior
     if not callable(getattr(source, "sample", None)):
         raise TypeError(message("prior", type(source).__name__, "a tensor, or an object with a method sample"))
     return source.sample(shape, seed=seed, paths=paths, dtype=dtype, device=device)

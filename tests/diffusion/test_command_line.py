@@ -135,7 +135,7 @@ def test_mistakes_end_with_status_2_and_one_line(
 def test_an_unknown_sampler_is_named_on_the_command_line(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["sample", str(demo / "checkpoint.safetensors"), "--output", "a.npy", "--sampler", "ddpm"]
     assert main(arguments) == 2
-    assert "'euler_maruyama' or 'probability_flow'" in capsys.readouterr().err
+    assert "'euler_maruyama' or 'reverse_sde' or 'probability_flow'" in capsys.readouterr().err
 
 
 def test_data_of_another_shape_or_kind_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -186,7 +186,8 @@ def test_exact_scores_are_gradients_of_the_density_and_predictions_one_identity(
     torch.testing.assert_close(mixture.at(process, t).log_prob(x), denoiser.log_prob(t, x), rtol=1e-12, atol=0)
     data, noise = denoiser.data(t, x), denoiser.noise(t, x)
     torch.testing.assert_close(process.perturb(t, data, noise), x, rtol=1e-12, atol=1e-12)
-    outputs = {"data": data, "noise": noise, "velocity": denoiser.velocity(t, x), "score": denoiser.score(t, x)}
+    outputs = {"data": data, "noise": noise}
+    outputs |= {name: getattr(denoiser, name)(t, x) for name in ("velocity", "score", "flow")}
     for name, out in outputs.items():
         again = diffusion.Denoiser(lambda t, x, out=out: out, process, name)
         for other, wanted in outputs.items():

@@ -156,7 +156,7 @@ def test_samples_are_differentiable_when_asked() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"sampler": "ddpm"}, r"sampler: got 'ddpm'.*'euler_maruyama' or 'probability_flow'"),
+        ({"sampler": "ddpm"}, r"sampler: got 'ddpm'.*'euler_maruyama' or 'reverse_sde' or 'probability_flow'"),
         ({"steps": 10, "rtol": 1e-3}, "rtol, atol: got .*fixed steps"),
         ({"method": "heun"}, "method: got 'heun'"),
         ({"steps": 0}, "steps: got 0"),
