@@ -50,7 +50,10 @@ def to_xarray(solution: Solution, statuses: type[Status]) -> Any:
 
 
 def _counts(stats: Stats) -> dict[str, Tensor]:
-    return {name: getattr(stats, name) for name in COUNTS}
+    counts = {name: getattr(stats, name) for name in COUNTS}
+    if stats.switches is not None:
+        counts |= {"stiff_steps": stats.switches.steps, "switches": stats.switches.counts}
+    return counts
 
 
 def _array(x: Tensor) -> Any:

@@ -189,7 +189,9 @@ class FixedLoop:
             wide = lambda x: rests.reshape(-1, *(1,) * (x.ndim - 1))
             cache = tuple(torch.where(wide(x), x, new) for x, new in zip(end.cache, cache, strict=True))
         if step.failed is not None:
-            run.stuck = step.failed if run.stuck is None else run.stuck | step.failed
+            # behind a NaN nothing converges
+            stuck = step.failed & torch.isfinite(state.y).reshape(self.system.spec.batch, -1).all(1)
+            run.stuck = stuck if run.stuck is None else run.stuck | stuck
             y1 = torch.where(expand(run.stuck), torch.nan, y1)
         if self.survey:
             alive = torch.isfinite(y1).reshape(self.system.spec.batch, -1).all(1)

@@ -81,7 +81,7 @@ def drew_apart(
     twice the solution's size and 10 times the tolerance; None: nobody."""
     with torch.no_grad():
         distance = method.discrepancy(end)
-        if distance is None:
+        if distance is None or not ys.numel():
             return None
         batch = system.spec.batch
         size = (ys if system.spec.batched else ys[:, None]).abs().reshape(len(ys), batch, -1).amax(-1).amax(0)

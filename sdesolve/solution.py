@@ -204,9 +204,10 @@ class Solution:
 
         A state that is a tensor is the variable ``y``, (time, trajectory, y_0, y_1, ...); each leaf of a pytree is one
         by its path, as ``y['x']``, (time, trajectory, y['x']_0, ...). ``status`` and the numbers of ``stats`` are
-        variables (trajectory,); method and seed are attributes. The coordinate ``time`` holds the output times, or
-        ``t``, (trajectory, time), where trajectories have times of their own; ``trajectory`` holds their ids. With
-        ``batched=False`` there is no dimension ``trajectory``.
+        variables (trajectory,), and of ``method="auto"`` ``switches`` and ``stiff_steps``; method and seed are
+        attributes. The coordinate ``time`` holds the output times, or ``t``, (trajectory, time), where trajectories
+        have times of their own; ``trajectory`` holds their ids. With ``batched=False`` there is no dimension
+        ``trajectory``.
 
         Raises
         ------

@@ -34,8 +34,8 @@ from sdesolve.methods.newton import (
     StageNewton,
     anyone,
     before_stages,
+    check_state,
     linear_of,
-    refuse_complex,
     size_of,
 )
 from sdesolve.methods.newton_krylov import LARGE, NewtonKrylov, Shifted
@@ -160,7 +160,7 @@ class ESDIRK(Method):
 
     def init(self, system: System, t: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """f, its Jacobian (nothing of it where there is none), what `_memory` holds, and g."""
-        refuse_complex(y)
+        check_state(y)
         f, g = self._parts(system)
         flat = y.reshape(-1, prod(f.spec.per_trajectory))
         if self._matrix_free(f):
@@ -219,7 +219,8 @@ class ESDIRK(Method):
                     estimate, evaluations = damped.error + off, evaluations + damped.evaluations
                     failed = failed if damped.failed is None else failed | damped.failed
         powers = self._dense(h, F, G, state, after) if dense else ()
-        return Step(after, estimate, failed, powers, evaluations=evaluations)
+        y1 = torch.where(f.spec.expand(found.undefined), torch.nan, after.y)
+        return Step(after._replace(y=y1), estimate, failed & ~found.undefined, powers, evaluations=evaluations)
 
     def _chord(
         self,

@@ -58,9 +58,9 @@ class Linear:
 class Root:
     """What Newton's method found.
 
-    z : the solution, of the state's shape; the guess where there is none, and a where that is not finite. change :
-    z - a = s f(t, z), 0 where there is none. failed : (batch,) a is finite, but the iteration did not converge, or met
-    NaN or infinity. linear : M at z, held constant.
+    z : the solution, of the state's shape; the guess where the iteration did not converge, NaN where f was not finite
+    at the guess, and a where that is not. change : z - a = s f(t, z), 0 where there is none. failed : (batch,) a and f
+    were finite, but the iteration did not converge. linear : M at z, held constant.
     """
 
     z: Tensor
@@ -82,7 +82,7 @@ def root(system: System, t: Tensor, a: Tensor, s: Tensor, guess: Tensor, iterati
 
     t, s : as a step has times, 0-d or ``(batch, 1, ..., 1)``. a, guess : states.
     """
-    refuse_complex(a)
+    check_state(a)
     spec = system.spec
     time, size, base, first = (x.detach() for x in (t, s, a, guess))
     scale = _largest(system, base)
@@ -113,6 +113,7 @@ def root(system: System, t: Tensor, a: Tensor, s: Tensor, guess: Tensor, iterati
         change = torch.where(known, change, 0.0)
         z = torch.where(known, base + change, first)
     f, jacobian = value_and_jacobian(system, t, z)
+    undefined = ~(done | f.detach().expand_as(z).reshape(len(done), -1).isfinite().all(1))
     linear = Linear.of(_safe(_matrix(jacobian, size), done))
     moved = a - base  # 0, with the derivatives of a
     # where nothing was found the guess stands, which may be no root: nothing of it may reach a gradient
@@ -121,8 +122,8 @@ def root(system: System, t: Tensor, a: Tensor, s: Tensor, guess: Tensor, iterati
     f = system.drift(t, torch.where(known, base + moved + change, first))
     change = change - linear.solve(torch.where(known, change - s * f, 0.0))
     finite = scale.isfinite()
-    rest = torch.where(spec.expand(finite), first, base)
-    return Root(torch.where(known, base + moved + change, rest), change, finite & ~done, linear)
+    rest = torch.where(spec.expand(finite), torch.where(spec.expand(undefined), torch.nan, first), base)
+    return Root(torch.where(known, base + moved + change, rest), change, finite & ~done & ~undefined, linear)
 
 
 class Slope(NamedTuple):
@@ -130,7 +131,8 @@ class Slope(NamedTuple):
 
     k : f(t, a + s k), of the state's shape; the last finite iterate where it failed. factor : (batch,) the last
     correction times this estimates the error that is left. rate : (batch,) the largest at which corrections shrank so
-    far. failed : (batch,). evaluations : (batch,) of f so far.
+    far. failed : (batch,). evaluations : (batch,) of f so far. undefined : (batch,) failed as f was not finite at a
+    guess; what it is at later iterates, which may run away, is no fault of f.
     """
 
     k: Tensor
@@ -138,6 +140,7 @@ class Slope(NamedTuple):
     rate: Tensor
     failed: Tensor
     evaluations: Tensor
+    undefined: Tensor
 
 
 #: of the error that matters, what a stage may leave; where nothing is controlled, corrections that shrink to less than
@@ -224,9 +227,9 @@ class StageNewton:
                         f, matrix = value(held)
                     wanted = wanted or f.requires_grad
                     held = self._correct(n, f.detach(), matrix, size, *held)
-            k, _, left, factor, rate, going, failed, count = held
+            k, _, left, factor, rate, going, failed, count, undefined = held
             close = left <= (0.0 if self.controlled else KAPPA * torch.finfo(k.dtype).eps ** -0.3)
-            found = Slope(k, factor, rate, failed | (going & ~close), count)
+            found = Slope(k, factor, rate, failed | (going & ~close), count, undefined)
         return self.differentiable(t, a, s, found) if wanted else found
 
     def _correct(
@@ -243,12 +246,13 @@ class StageNewton:
         going: Tensor,
         failed: Tensor,
         count: Tensor,
+        undefined: Tensor,
     ) -> tuple[Tensor, ...]:
         """Of those that are going: k, |d|, what may be left, factor and rate behind the next correction; who is going
-        on, who has failed, and evaluations."""
+        on, who has failed, evaluations, and where f was not finite."""
         spec, limits = self.system.spec, torch.finfo(k.dtype)
         residual = k - f
-        good = residual.reshape(len(going), -1).isfinite().all(1)
+        good = defined = residual.reshape(len(going), -1).isfinite().all(1)
         change, rest, spent = self.corrections(matrix, torch.where(spec.expand(going & good), residual, 0.0), s, last)
         norm = _mean_square(self.system, s * change / self.scale)
         good = good & norm.isfinite()
@@ -271,6 +275,7 @@ class StageNewton:
             going & ~close & ~lost,
             failed | (going & lost),
             count + going if spent is None else count + going + spent,
+            undefined | (going & first & ~defined),
         )
 
 
@@ -322,7 +327,7 @@ def anyone(mask: Tensor) -> bool:
 def before_stages(factor: Tensor, evaluations: Tensor) -> Slope:
     """What the first stage of a step stands behind."""
     zero = torch.zeros_like(factor)
-    return Slope(zero, factor, zero, zero > 0, evaluations)
+    return Slope(zero, factor, zero, zero > 0, evaluations, zero > 0)
 
 
 def linear_of(jacobian: Tensor, s: Tensor) -> Linear:
@@ -335,8 +340,11 @@ def size_of(system: System, x: Tensor) -> Tensor:
     return system.spec.expand(_largest(system, x))
 
 
-def refuse_complex(y: Tensor) -> None:
-    """Newton's method is for real states."""
+def check_state(y: Tensor) -> None:
+    """Linear systems are real, and have at least one row."""
+    if not y.numel():
+        got, advice = f"shape {tuple(y.shape)}, without an element", "An explicit method takes it."
+        raise ValueError(message("y0", got, "at least one element a trajectory with an implicit method", advice))
     if y.is_complex():
         raise ValueError(
             message(

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sdesolve.methods.jacobian import linearized
 from sdesolve.methods.method import Increments, Method, State, Step, combine
-from sdesolve.methods.newton import factorized, refuse_complex
+from sdesolve.methods.newton import check_state, factorized
 from sdesolve.system import System
 
 
@@ -82,7 +82,7 @@ class Rosenbrock(Method):
         self, system: System, state: State, inc: Increments, *, error: bool, dense: bool
     ) -> tuple[Step, Tensor]:
         """The step, and the Jacobian that it took, (batch, n, n)."""
-        refuse_complex(state.y)
+        check_state(state.y)
         tab, h, rests = self.tableau, inc.h, None
         y = state.y
         if torch.is_grad_enabled() and inc.t0.ndim:

@@ -90,3 +90,12 @@ def test_gradients_are_left_behind_and_complex_numbers_kept(xarray):
     dataset = solution.to_xarray()
     assert dataset["y"].dtype == np.complex64
     np.testing.assert_array_equal(dataset["y"], solution.ys.detach())
+
+
+def test_a_method_that_switches_says_so(xarray):
+    van_der_pol = ss.ODE(lambda t, y: torch.stack([y[:, 1], 100 * (1 - y[:, 0] ** 2) * y[:, 1] - y[:, 0]], 1))
+    solution = ss.solve(van_der_pol, torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([0.0, 20.0]), method="auto")
+    dataset = solution.to_xarray()
+    assert solution.stats.switches is not None and solution.stats.switches.counts.min() > 0
+    np.testing.assert_array_equal(dataset["switches"], solution.stats.switches.counts)
+    np.testing.assert_array_equal(dataset["stiff_steps"], solution.stats.switches.steps)
