@@ -79,7 +79,7 @@ def posterior(process: Process, s: Tensor | float, t: Tensor | float, eta: Tenso
 
     Parameters
     ----------
-    process, s, t : as for :func:`transition`; t may be where alpha is 0.
+    process, s, t : as for :func:`transition`; t may be where alpha is 0. Where s = t, x_s is x_t.
     eta : from 0, no noise, to 1, the posterior of the forward process (default); a number, or a tensor of the times'
         shape.
 
@@ -92,7 +92,7 @@ def posterior(process: Process, s: Tensor | float, t: Tensor | float, eta: Tenso
     s, t = _times(s, t)
     delta = _delta(process, s, t)
     kept = torch.sqrt((1 - eta) * (1 + eta) + eta**2 * torch.exp(delta))
-    scale = kept * process.sigma(s) / process.sigma(t)
+    scale = kept * torch.where(s == t, 1.0, process.sigma(s) / process.sigma(t))
     # alpha_t / alpha_s sigma_s / sigma_t = exp(delta / 2)
     data = -process.alpha(s) * torch.expm1(0.5 * (delta + torch.log1p(eta**2 * torch.expm1(delta))))
     return Posterior(scale, data, process.shift(s) - scale * process.shift(t), eta * _std(process, s, delta))

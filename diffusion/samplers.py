@@ -1,9 +1,10 @@
 """Named samplers: each is an equation of the reverse family and a method of the solver.
 
 - ``"euler_maruyama"``: the reverse SDE by Euler-Maruyama, in fixed steps
-- ``"ancestral"``: the reverse SDE by the posterior of the forward process with the denoiser's data, in fixed steps
 - ``"reverse_sde"``: the reverse SDE by any method, in fixed steps or with error control
 - ``"probability_flow"``: the probability-flow ODE by any method, in fixed steps or with error control
+- ``"ancestral"``: the posterior of the forward process with the denoiser's data, DDPM's sampler for any process (and
+  DDIM's for eta < 1, which is then at most 1), in fixed steps from its very end
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Sampler:
 
 SAMPLERS = {
     "euler_maruyama": Sampler(_reverse_sde, True, 500, None, ("euler_maruyama", None), only=True),
-    "ancestral": Sampler(_ancestral, True, 250, None, (Ancestral(), None), only=True, reads_rates=False),
     "reverse_sde": Sampler(_reverse_sde, True, None, 1e-2, (None, None)),
     "probability_flow": Sampler(_probability_flow, False, None, 1e-4, ("heun", "tsit5")),
+    "ancestral": Sampler(_ancestral, True, 250, None, (Ancestral(), None), only=True, reads_rates=False),
 }

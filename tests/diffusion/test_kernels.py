@@ -109,7 +109,9 @@ def test_steps_to_the_data_and_from_pure_noise_are_finite(process: diffusion.Pro
     assert torch.allclose(whole.mean(x0), mean, rtol=1e-14, atol=1e-15)
     assert torch.allclose(whole.std, std, rtol=1e-14, atol=0)
     rest = transition(process, 0.0, 0.0)
+    back = posterior(process, 0.0, 0.0)
     assert torch.equal(rest.mean(x0), x0) and float(rest.std) == 0
+    assert torch.equal(back.mean(x, x0), x) and float(back.std) == 0
 
 
 def test_where_nothing_is_left_of_the_data_the_posterior_is_a_marginal() -> None:

@@ -49,7 +49,9 @@ def levels(first: int, settings: Settings) -> list[int]:
 
 def order(name: str, what: str, counts: list[int], errors: list[float]) -> Check:
     fit = fit_order([1 / n for n in counts], errors)
-    return order_check("diffusion", name, what, fit, 1.0, BOUND, figure=FIGURE, label=name, y_label="|error of moments|")
+    return order_check(
+        "diffusion", name, what, fit, 1.0, BOUND, figure=FIGURE, label=name, y_label="|error of moments|"
+    )
 
 
 def gap(mean: Array, covariance: Array, other_mean: Array, other: Array) -> float:
@@ -155,7 +157,7 @@ def ancestral(settings: Settings) -> Iterator[Check]:
 
 def expectation(chain: Chain, phi: Callable[[Array], Array]) -> float:
     """E phi(x_0) of the reverse chain with the exact denoiser of the mixture, from the chain's own marginal at N."""
-    x, (nodes, weights) = np.linspace(-7, 7, 401), np.polynomial.hermite_e.hermegauss(9)
+    x, (nodes, weights) = np.linspace(-7, 7, 241), np.polynomial.hermite_e.hermegauss(7)
     mixture = GaussianMixture(
         torch.from_numpy(CENTRES[:, None]),
         torch.full((2, 1, 1), WIDTH**2, dtype=torch.float64),
