@@ -6,8 +6,10 @@ x = diffusion.sample(denoiser, (64, 1, 8, 8), seed=0)
 ll = diffusion.log_likelihood(denoiser, x, trace="hutchinson", probes=4)
 """
 
-from . import exact, grid, network
+from . import exact, grid, kernels, network
 from .affine import Affine
+from .ancestral import Ancestral
+from .chains import DDPMChain, NCSNChain
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .denoiser import Denoiser
 from .fit import Fit, TrainingInterrupted, fit
@@ -25,12 +27,15 @@ __all__ = [
     "VE",
     "VP",
     "Affine",
+    "Ancestral",
     "CheckpointError",
     "Cosine",
+    "DDPMChain",
     "Denoiser",
     "DenoisingLoss",
     "Fit",
     "LogLikelihood",
+    "NCSNChain",
     "NormalPrior",
     "Process",
     "RectifiedFlow",
@@ -43,6 +48,7 @@ __all__ = [
     "exact",
     "fit",
     "grid",
+    "kernels",
     "load_checkpoint",
     "log_likelihood",
     "network",

@@ -17,10 +17,10 @@ import sdesolve as ss
 from sdesolve.errors import message
 
 from .denoiser import Denoiser
-from .prediction import ScorePrediction
+from .prediction import Prediction, ScorePrediction
 from .process import Process, broadcast_time
 
-__all__ = ["Eta", "Score", "probability_flow", "reverse_sde"]
+__all__ = ["Eta", "ReverseDrift", "Score", "probability_flow", "reverse_sde"]
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """``score(t, x)``: the gradient of log p_t at x, of x's shape; t is 0-d or ``(batch, 1, ..., 1)``."""
@@ -51,7 +51,7 @@ def reverse_sde(process: Process, score: Score | Denoiser, eta: Eta = 1.0) -> ss
     """
     if not callable(eta) and not (math.isfinite(eta) and eta >= 0):
         raise ValueError(message("eta", repr(eta), "a finite number >= 0, or a function of t"))
-    return ss.SDE(_Drift(process, score, eta), _Diffusion(process, eta), additive=True)
+    return ss.SDE(ReverseDrift(process, score, eta), _Diffusion(process, eta), additive=True)
 
 
 def probability_flow(process: Process, score: Score | Denoiser) -> ss.ODE:
@@ -67,10 +67,10 @@ def probability_flow(process: Process, score: Score | Denoiser) -> ss.ODE:
     Song et al. (2021). Score-based generative modeling through stochastic differential equations. ICLR. Eq.
     (13).
     """
-    return ss.ODE(_Drift(process, score, 0.0))
+    return ss.ODE(ReverseDrift(process, score, 0.0))
 
 
-class _Drift(nn.Module):
+class ReverseDrift(nn.Module):
     """f x + b - (1 + eta^2)/2 g^2 score."""
 
     def __init__(self, process: Process, score: Score, eta: Eta) -> None:
@@ -84,12 +84,19 @@ class _Drift(nn.Module):
             raise ValueError(message("score", f"a denoiser of {score.process}", f"one of {process}"))
         self.process, self.score, self.eta = process, score, eta
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+    def predict(self, t: Tensor, x: Tensor) -> Prediction:
+        """All quantities at (t, x), from one evaluation of the score."""
         if isinstance(self.score, Denoiser):
-            found = self.score.predict(t, x)
-        else:
-            found = ScorePrediction(self.process, t, x, self.score(t, x))
-        return found.flow if self.eta == 0 else found.reverse_drift(_at(self.eta, broadcast_time(t, x)))
+            return self.score.predict(t, x)
+        return ScorePrediction(self.process, t, x, self.score(t, x))
+
+    def eta_at(self, t: Tensor) -> Tensor | float:
+        """eta(t)."""
+        return _at(self.eta, t)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        found = self.predict(t, x)
+        return found.flow if self.eta == 0 else found.reverse_drift(self.eta_at(broadcast_time(t, x)))
 
 
 class _Diffusion(nn.Module):

@@ -118,18 +118,19 @@ def sample(
     ----------
     denoiser : a :class:`diffusion.Denoiser`, in evaluation mode.
     shape : ``(batch, *state)``.
-    sampler : a name of `diffusion.samplers`: ``"euler_maruyama"`` (default), ``"reverse_sde"`` or
-        ``"probability_flow"``.
-    steps : number of equal steps. Default: 500 for ``"euler_maruyama"``; the others without it control their error
-        instead, each sample with steps of its own.
+    sampler : a name of `diffusion.samplers`: ``"euler_maruyama"`` (default), ``"reverse_sde"``, ``"probability_flow"``
+        or ``"ancestral"``.
+    steps : number of equal steps. Default: 500 for ``"euler_maruyama"``, 250 for ``"ancestral"``; the others without it
+        control their error instead, each sample with steps of its own.
     rtol, atol : tolerances; defaults 1e-2 for ``"reverse_sde"``, 1e-4 for ``"probability_flow"``.
     method : any method of the solver for the equation. Default for ``"probability_flow"``: ``"heun"`` with `steps`,
         else ``"tsit5"``; for ``"reverse_sde"`` the solver's own default.
-    eta : amount of noise of the reverse SDE, see :func:`diffusion.reverse_sde`; default 1.
+    eta : amount of noise of the reverse SDE, see :func:`diffusion.reverse_sde`; default 1. For ``"ancestral"`` that of
+        DDIM, from 0 to 1.
     grid : ``"uniform"``, or strictly falling times ``(T,)``, which then stand for `steps`, `t_min` and
         `t_max`.
     t_min, t_max : where generation ends and starts; default 1e-3 and the process's end, ``process.rates_end`` with
-        noise.
+        noise, but not for ``"ancestral"``.
     prior : what to start from: an object with a method ``sample`` (see :class:`Prior`), or a tensor of
         `shape`. Default: ``process.prior_at(t_max)``.
     seed : int. Default: drawn from torch's global generator.

@@ -71,6 +71,7 @@ def test_samples_have_the_moments_of_the_data(options: dict[str, object]) -> Non
 
 SAMPLERS = [
     {"sampler": "euler_maruyama", "steps": 20},
+    {"sampler": "ancestral", "steps": 20},
     {"sampler": "probability_flow", "steps": 20},
     {"sampler": "probability_flow", "rtol": 1e-7, "atol": 1e-7},
 ]
