@@ -19,6 +19,7 @@ from .processes import EDM, VE, VP, Cosine, RectifiedFlow, SubVP, VariancePreser
 from .quantise import bits_per_dimension, dequantise, quantise
 from .reverse import probability_flow, reverse_sde
 from .sample import sample
+from .score_matching import ExplicitLoss, ImplicitLoss, SlicedLoss
 
 __all__ = [
     "EDM",
@@ -29,11 +30,14 @@ __all__ = [
     "Cosine",
     "Denoiser",
     "DenoisingLoss",
+    "ExplicitLoss",
     "Fit",
+    "ImplicitLoss",
     "LogLikelihood",
     "NormalPrior",
     "Process",
     "RectifiedFlow",
+    "SlicedLoss",
     "SubVP",
     "TrainingInterrupted",
     "VariancePreserving",
