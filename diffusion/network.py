@@ -185,8 +185,6 @@ def _zero(layer: nn.Module) -> None:
 class MLP(nn.Module):
     """Dense layers on [x, features of t], for data that are vectors.
 
-    Times beyond 1, as those of `EDM`, enter by their logarithm: as 1 + log t.
-
     Parameters
     ----------
     size : components of a data point. width, depth : of the hidden layers.
@@ -201,5 +199,4 @@ class MLP(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         """``(batch,)`` times and ``(batch, size)`` points to ``(batch, size)``."""
-        clock = torch.where(t > 1, 1 + torch.log(t.clamp(min=1)), t)
-        return self.layers(torch.cat([x, self.clock(8 * clock)], 1))
+        return self.layers(torch.cat([x, self.clock(8 * t)], 1))

@@ -98,18 +98,6 @@ def test_image_network_depends_on_the_clock_and_on_each_image_alone() -> None:
     assert torch.allclose(net(c[:1], h[:1]), out[:1], rtol=1e-4, atol=1e-4)
 
 
-def test_dense_network_tells_all_times_apart_those_of_edm_too() -> None:
-    """Times up to 1 enter as they are, later ones as 1 + log t; the features of t have a period of 2 / k."""
-    net, seen = diffusion.network.MLP(2, width=8, depth=1), []
-    net.clock.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    t = torch.tensor([0.0, 0.3, 1.0, 2.0, 80.0])
-    net(t, torch.zeros(5, 2))
-    assert torch.allclose(seen[0], 8 * torch.tensor([0.0, 0.3, 1.0, 1.6931472, 5.3820266]))
-    t = torch.ones(1, requires_grad=True)
-    net(t, torch.ones(1, 2)).sum().backward()
-    assert t.grad.isfinite().all()
-
-
 def test_mistakes_name_the_argument() -> None:
     with pytest.raises(ValueError, match="width: got 12"):
         ImageNet(1, (8, 8), width=12)
