@@ -121,6 +121,13 @@ class ImplicitLoss(_ScoreLoss):
     References
     ----------
     Hyvarinen (2005). Estimation of non-normalized statistical models by score matching. JMLR 6. Theorem 1.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[0.0], [2.0]])  # of the model N(0, 1): s = -x, J = x^2 / 2 - 1
+    >>> model = Denoiser(lambda t, x: -x, VP(), prediction="score")
+    >>> ImplicitLoss(level=0.0)(model, x)
+    tensor([-1.,  1.])
     """
 
     chunk: int | None = None
@@ -151,7 +158,7 @@ class SlicedLoss(_ScoreLoss):
     References
     ----------
     Song, Garg, Shi & Ermon (2019). Sliced score matching: a scalable approach to density and score estimation. UAI.
-    Eqs. (7)-(8), with (v^T s)^2 and with |s|^2.
+    Section 3, with (v^T s)^2, and with |s|^2 (variance reduction).
     """
 
     slices: int = 1

@@ -136,6 +136,33 @@ def test_over_all_times_losses_tell_the_same_difference_between_two_models(proce
     assert float(gap.mean().abs()) < 5 * float(gap.std()) / math.sqrt(len(x0)) < 0.1 * float(denoising.mean())
 
 
+class Energy(torch.nn.Module):
+    """The score -grad E of E(x) = x^T P x / 2 - b^T x, found by differentiation."""
+
+    def __init__(self, P, b):
+        super().__init__()
+        self.P, self.b = torch.nn.Parameter(P), torch.nn.Parameter(b)
+
+    def forward(self, t, x):
+        return -torch.func.grad(lambda x: (0.5 * (x @ self.P * x).sum(1) - x @ self.b).sum())(x)
+
+
+@pytest.mark.parametrize("loss", [ImplicitLoss(), SlicedLoss()], ids=["implicit", "sliced"])
+def test_an_energy_without_its_normalisation_is_matched_to_the_data(loss):
+    """The gradient of the loss in the parameters is 0 at P = S^-1, b = S^-1 MEAN, and not elsewhere."""
+    x0, _ = sigma_points()
+    t, P = torch.zeros(len(x0), dtype=F64), torch.linalg.inv(S)
+    for factor in (1.0, 1.1):
+        model = diffusion.Denoiser(Energy(factor * P, P @ MEAN), diffusion.VP(), "score")
+        if isinstance(loss, SlicedLoss):
+            value = loss.along(model, t, x0, SLICES.expand(-1, *x0.shape))
+        else:
+            value = loss.objective(model, t, x0)
+        gradients = torch.autograd.grad(value.mean(), list(model.parameters()))
+        size = max(float(g.abs().max()) for g in gradients)
+        assert size < 1e-10 if factor == 1 else size > 1e-2
+
+
 def test_at_a_level_only_that_time_is_looked_at():
     process, seen = diffusion.VP(), []
     net = lambda t, x: seen.append((t, x)) or -x
