@@ -140,14 +140,13 @@ def test_conditional_flow_matching_and_the_training_of_karras_et_al_as_they_wrot
 
 @every
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("dtype", [torch.float32, F64])
-def test_every_weight_is_finite_at_both_ends_for_every_prediction(process, prediction, dtype):
-    net = denoiser_of(process, prediction)
-    x0 = torch.ones(2, 2, dtype=dtype)
+def test_every_weight_is_finite_at_both_ends_for_every_prediction(process, prediction):
+    """In single precision, which ends sooner."""
+    net, x0 = denoiser_of(process, prediction), torch.ones(2, 2)
     for weighting in WEIGHTINGS:
         for times in ("uniform", "log_snr", "importance"):
             loss = DenoisingLoss(weighting, times)
-            ends = torch.tensor(loss.span(net), dtype=dtype)
+            ends = torch.tensor(loss.span(net))
             counts = loss._counts(net, ends, prediction, loss._times(net))
             assert counts.isfinite().all(), (weighting, times, counts)
             assert loss.at(net, ends, x0, x0).isfinite().all(), (weighting, times)
@@ -210,6 +209,6 @@ def test_fit_trains_every_prediction_of_every_process_by_every_loss(process, pre
         diffusion.ImplicitLoss(t_min=1e-3),
         diffusion.SlicedLoss(t_min=1e-3),
     ):
-        fit = diffusion.fit(denoiser, data, steps=2, batch_size=16, loss=loss, progress=False)
+        fit = diffusion.fit(denoiser, data, steps=1, batch_size=16, loss=loss, progress=False)
         assert fit.losses.isfinite().all()
         assert all(p.isfinite().all() for p in fit.denoiser.parameters())
