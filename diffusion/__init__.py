@@ -21,6 +21,7 @@ from .processes import EDM, VE, VP, Cosine, RectifiedFlow, SubVP, VariancePreser
 from .quantise import bits_per_dimension, dequantise, quantise
 from .reverse import probability_flow, reverse_sde
 from .sample import sample
+from .score_matching import ExplicitLoss, ImplicitLoss, SlicedLoss
 
 __all__ = [
     "EDM",
@@ -33,12 +34,15 @@ __all__ = [
     "DDPMChain",
     "Denoiser",
     "DenoisingLoss",
+    "ExplicitLoss",
     "Fit",
+    "ImplicitLoss",
     "LogLikelihood",
     "NCSNChain",
     "NormalPrior",
     "Process",
     "RectifiedFlow",
+    "SlicedLoss",
     "SubVP",
     "TrainingInterrupted",
     "VariancePreserving",

@@ -81,6 +81,14 @@ class Denoiser(nn.Module):
         scales = Preconditioning(self.process, self.sigma_data, t, x)
         return scales.data(self._called(scales.clock, scales.input))
 
+    def output(self, t: Tensor | float, x: Tensor) -> Tensor:
+        """What the network itself says, with ``"edm"`` between its scalings: what a loss compares with its target."""
+        t = broadcast_time(t, x)
+        if self.prediction != "edm":
+            return self._called(t, x)
+        scales = Preconditioning(self.process, self.sigma_data, t, x)
+        return self._called(scales.clock, scales.input)
+
     def predict(self, t: Tensor | float, x: Tensor) -> Prediction:
         """All quantities at (t, x), from one call of the network."""
         return PREDICTIONS[self.prediction](self.process, t, x, self(t, x))

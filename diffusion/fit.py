@@ -30,7 +30,7 @@ from .checkpoint import (
     with_prefix,
 )
 from .denoiser import Denoiser
-from .loss import DenoisingLoss
+from .loss import DenoisingLoss, Loss
 from .prior import derived_seed
 
 __all__ = ["Fit", "TrainingInterrupted", "fit"]
@@ -75,7 +75,7 @@ def fit(
     warmup: int = 100,
     ema: float = 0.999,
     clip: float | None = 1.0,
-    loss: DenoisingLoss | None = None,
+    loss: Loss | None = None,
     transform: Transform | None = None,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -102,7 +102,8 @@ def fit(
     lr : the highest learning rate.
     ema : decay of the average of the weights, d = min(ema, (1 + n) / (10 + n)) at step n.
     clip : greatest norm of the gradient; None for no limit.
-    loss : default ``DenoisingLoss()``.
+    loss : called as ``loss(denoiser, examples, generator)``, for one number an example, such as those of
+        `diffusion.loss` and `diffusion.score_matching`; its repr is kept in checkpoints. Default ``DenoisingLoss()``.
     transform : ``transform(batch, generator) -> batch``, applied anew each time an example is visited:
         dequantisation, augmentation. Draw from the generator given, or resuming will not be exact.
     checkpoint : file to write every `checkpoint_every` steps, at the end, and on Ctrl-C.
@@ -175,7 +176,7 @@ class _Training:
         warmup: int,
         ema: float,
         clip: float | None,
-        loss: DenoisingLoss,
+        loss: Loss,
         seed: int,
     ) -> None:
         self.denoiser, self.steps, self.lr, self.warmup = denoiser, steps, lr, warmup

@@ -9,51 +9,74 @@ and each is least for the exact denoiser.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sdesolve.errors import message
-
 from .denoiser import Denoiser
-from .process import Process
+from .loss_target import target
+from .loss_weights import TIMES, WEIGHTINGS, WeightedLoss
 
-__all__ = ["DenoisingLoss"]
+__all__ = ["TIMES", "WEIGHTINGS", "DenoisingLoss", "Loss"]
 
-WEIGHTINGS = ("simple", "likelihood", "balanced", "data", "min_snr")
-TIMES = ("uniform", "log_snr", "balanced")
-SPREAD = 3.0  # standard deviation, in log_snr, of where "balanced" puts its stress
+Loss = Callable[[Denoiser, Tensor, torch.Generator | None], Tensor]
+"""``loss(denoiser, x0, generator)``: one number for each example, ``(batch,)``."""
 
 
 @dataclass(frozen=True)
-class DenoisingLoss:
+class DenoisingLoss(WeightedLoss):
     """An unbiased estimate of the weighted denoising loss, one number for each example.
+
+    The error is taken of what the network predicts, and counted as w(t) says, so that no weight is infinite where the
+    network's own error is not.
 
     Parameters
     ----------
-    weighting : the function w.
+    weighting : the function w. T = t_max - t_min.
 
-        - ``"simple"``: w = 1 / (t_max - t_min), the mean squared error of the noise (Ho et al. 2020);
+        - ``"simple"``: w = 1 / T, the mean squared error of the noise (Ho et al. 2020);
+        - ``"constant"``: the mean squared error of what the network predicts, whatever that is: of the noise it is
+          ``"simple"``; of the flow, conditional flow matching (Lipman et al. 2023, eq. (9)); with ``"edm"``, the
+          network's own, so that the data's counts 1 / c_out^2 (Karras et al. 2022, table 1);
+        - ``"data"``, ``"velocity"``, ``"flow"``: the mean squared error of that, whatever the network predicts;
         - ``"likelihood"``: w = g^2 / (2 sigma^2), so that the loss is 1/2 int g^2 |score - conditional
           score|^2 dt / D, the part of the negative log-likelihood bound that depends on the denoiser, in nats
           a component (Song et al. 2021, theorem 1);
         - ``"balanced"``: w = q(log_snr) g^2 / sigma^2 with q half the uniform density over the span of log_snr
           and half the normal density N(0, 3^2) cut to it: likelihood at every scale, and stress on those where
           the shape of an image is decided (compare Karras et al. 2022, section 5);
-        - ``"data"``: w = exp(-log_snr) / (t_max - t_min), the mean squared error of the data;
-        - ``"min_snr"``: w = min(1, 5 exp(-log_snr)) / (t_max - t_min) (Hang et al. 2023).
-    times : how times are drawn: ``"uniform"`` in t; ``"log_snr"``, uniform in the log signal-to-noise ratio; or
-        ``"balanced"``, log_snr with the density q above. It changes the variance of the estimate, not its mean:
-        ``"log_snr"`` makes the likelihood weight constant, as g^2 / sigma^2 = -d log_snr / dt, and ``"balanced"``
-        the balanced one. The draws of a batch are evenly spaced with one random offset (Kingma et al. 2021,
+        - ``"min_snr"``: w = min(1, gamma exp(-log_snr)) / T (Hang et al. 2023);
+        - ``"edm"``: E |error of the data|^2 / c_out^2 over log(sigma / alpha) ~ N(-1.2, 1.2^2) cut to the span, the
+          training of Karras et al. (2022), eq. (2) and table 1, in full;
+        - ``"logit_normal"``: E |error of the flow|^2 over log(sigma / alpha) ~ N(0, 1) cut to the span; for
+          `RectifiedFlow` that is logit t ~ N(0, 1), the training of Esser et al. (2024), section 3.1.
+    times : how times are drawn. It changes the variance of the estimate, not its mean.
+
+        - ``"uniform"`` in t;
+        - ``"log_snr"``, uniform in the log signal-to-noise ratio;
+        - ``"balanced"``, log_snr with the density q above;
+        - ``"log_normal"``, ``"logit_normal"``: log(sigma / alpha) normal as above. These look away from the ends, and
+          weights that do not are then large and rare there;
+        - ``"importance"``: so that all draws count the same in the error that the weighting names: ``"log_snr"`` for
+          likelihood, as g^2 / sigma^2 = -d log_snr / dt; ``"balanced"``, ``"log_normal"`` and ``"logit_normal"`` for
+          balanced, edm and logit_normal; density proportional to w, by a table, for min_snr; ``"uniform"`` else.
+
+        The draws of a batch are evenly spaced in their law with one random offset (Kingma et al. 2021,
         appendix I.1), which lowers the variance further.
-    t_min, t_max : the span of times, ``0 < t_min < t_max <= 1``; default 1e-5 and 1.
+    t_min, t_max : the span of times, ``0 < t_min < t_max <= process.end``; default 1e-5 and the end of the process, but
+        its `rates_end` (0.999 for `RectifiedFlow`) if nothing is left of the data at the end and the weight on the
+        network's error, or a log_snr that weights or times need, is infinite there: with likelihood and balanced
+        weights, with times that are neither uniform nor of importance, and where noise or score are predicted but
+        another error is weighted.
+    gamma : of ``"min_snr"``; default 5.
+    mean, std : of log(sigma / alpha), for ``"edm"`` and ``"log_normal"``, default -1.2 and 1.2, and for
+        ``"logit_normal"``, default 0 and 1.
 
     Raises
     ------
-    ValueError : a name that is not listed above, or times out of order.
+    ValueError : a name that is not listed above, times out of order or beyond the end, gamma or std not positive.
 
     References
     ----------
@@ -62,100 +85,30 @@ class DenoisingLoss:
     Song, Durkan, Murray, Ermon (2021). Maximum likelihood training of score-based diffusion models. NeurIPS.
     Kingma, Salimans, Poole, Ho (2021). Variational diffusion models. NeurIPS.
     Karras, Aittala, Aila, Laine (2022). Elucidating the design space of diffusion-based generative models.
+    Lipman et al. (2023). Flow matching for generative modeling. ICLR.
     Hang et al. (2023). Efficient diffusion training via min-SNR weighting strategy. ICCV.
+    Esser et al. (2024). Scaling rectified flow transformers for high-resolution image synthesis. ICML.
     """
 
     weighting: str = "simple"
     times: str = "uniform"
     t_min: float = 1e-5
-    t_max: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.weighting not in WEIGHTINGS:
-            raise ValueError(message("weighting", repr(self.weighting), " or ".join(map(repr, WEIGHTINGS))))
-        if self.times not in TIMES:
-            raise ValueError(message("times", repr(self.times), " or ".join(map(repr, TIMES))))
-        if not 0 < self.t_min < self.t_max <= 1:
-            got = f"{self.t_min!r} and {self.t_max!r}"
-            raise ValueError(message("t_min, t_max", got, "0 < t_min < t_max <= 1"))
+    t_max: float | None = None
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Losses ``(batch,)`` of the examples x0, ``(batch, *state)``; their mean estimates the loss.
 
         Times and noise come from `generator` (default: torch's global one).
         """
-        t, density = self.draw_times(denoiser.process, x0, generator)
-        noise = torch.randn(x0.shape, dtype=x0.dtype, device=x0.device, generator=generator)
-        error = denoiser.noise(t, denoiser.process.perturb(t, x0, noise)) - noise
-        return self.weight(denoiser.process, t) / density * error.flatten(1).square().mean(1)
+        t, counts, noise = self._draw(denoiser, x0, generator)
+        return counts * _squared_error(denoiser, t, x0, noise)
 
-    def draw_times(
-        self, process: Process, x0: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Times ``(batch,)`` and their density: n evenly spaced fractions of the span, shifted and
-        shuffled."""
-        n = x0.shape[0]
-        offset = torch.rand((), dtype=x0.dtype, device=x0.device, generator=generator)
-        order = torch.randperm(n, device=x0.device, generator=generator)
-        fraction = (order.to(x0) + offset) / n
-        if self.times == "uniform":
-            t = self.t_min + (self.t_max - self.t_min) * fraction
-            return t, torch.full_like(t, 1 / (self.t_max - self.t_min))
-        law = self._log_snr_law(process, self.times)
-        t = process.time_of_log_snr(law.quantile(fraction)).clamp(self.t_min, self.t_max)
-        return t, law.density(process.log_snr(t)) * _log_snr_speed(process, t)
-
-    def weight(self, process: Process, t: Tensor) -> Tensor:
-        """w(t)."""
-        if self.weighting == "likelihood":
-            return 0.5 * _log_snr_speed(process, t)
-        if self.weighting == "balanced":
-            law = self._log_snr_law(process, "balanced")
-            return law.density(process.log_snr(t)) * _log_snr_speed(process, t)
-        noise_to_signal = torch.exp(-process.log_snr(t))
-        weights = {
-            "simple": torch.ones_like(t),
-            "data": noise_to_signal,
-            "min_snr": (5 * noise_to_signal).clamp(max=1),
-        }
-        return weights[self.weighting] / (self.t_max - self.t_min)
-
-    def _log_snr_law(self, process: Process, name: str) -> _LogSnrLaw:
-        ends = process.log_snr(torch.tensor([self.t_max, self.t_min], dtype=torch.float64)).tolist()
-        return _LogSnrLaw(ends[0], ends[1], 0.5 if name == "balanced" else 0.0)
+    def at(self, denoiser: Denoiser, t: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
+        """w(t) |noise(t, x_t) - eps|^2 / D at given times ``(batch,)`` and noise: ``(batch,)``."""
+        return self.weight(denoiser, t, denoiser.prediction) * _squared_error(denoiser, t, x0, noise)
 
 
-@dataclass(frozen=True)
-class _LogSnrLaw:
-    """(1 - stress) uniform + stress N(0, SPREAD^2), both on [low, high]."""
-
-    low: float
-    high: float
-    stress: float
-
-    def quantile(self, u: Tensor) -> Tensor:
-        """One draw for each u in [0, 1): the normal part for u below stress, the uniform part above."""
-        uniform = self.low + (self.high - self.low) * (u - self.stress) / (1 - self.stress)
-        if not self.stress:
-            return uniform
-        first, last = self._tails()
-        inside = (first + (last - first) * (u / self.stress).clamp(max=1).double()).clamp(first, last)
-        return torch.where(u < self.stress, (SPREAD * torch.special.ndtri(inside)).to(u.dtype), uniform)
-
-    def density(self, log_snr: Tensor) -> Tensor:
-        uniform = (1 - self.stress) / (self.high - self.low)
-        if not self.stress:
-            return torch.full_like(log_snr, uniform)
-        first, last = self._tails()
-        normal = torch.exp(-0.5 * (log_snr / SPREAD) ** 2) / (SPREAD * math.sqrt(2 * math.pi) * (last - first))
-        return uniform + self.stress * normal
-
-    def _tails(self) -> tuple[float, float]:
-        """Mass of the normal below low, and below high."""
-        first, last = (0.5 * (1 + math.erf(end / (SPREAD * math.sqrt(2)))) for end in (self.low, self.high))
-        return first, last
-
-
-def _log_snr_speed(process: Process, t: Tensor) -> Tensor:
-    """-d log_snr / dt = g^2 / sigma^2."""
-    return (process.diffusion_rate(t) / process.sigma(t)) ** 2
+def _squared_error(denoiser: Denoiser, t: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
+    """|what the network says - what it should have said|^2 / D."""
+    error = denoiser.output(t, denoiser.process.perturb(t, x0, noise)) - target(denoiser, t, x0, noise)
+    return error.flatten(1).square().mean(1)
