@@ -6,8 +6,8 @@
 - ``"ancestral"``: the posterior of the forward process with the denoiser's data, DDPM's sampler for any process (and
   DDIM's for eta < 1, which is then at most 1), in fixed steps from its very end. 250 of them, as Dhariwal & Nichol
   (2021) take of their chain of 1000: for VP and normal data of variance 1/2 the mean is then exact and the variance 4
-  percent too small, which halves as steps double. The sharper the data, the better beside Euler-Maruyama, which adds
-  noise that they do not have.
+  percent too small, which halves as steps double. For VP and data in few points Euler-Maruyama, which adds noise
+  that they do not have, is much worse.
 """
 
 from __future__ import annotations
