@@ -3,6 +3,8 @@
 - ``"euler_maruyama"``: the reverse SDE by Euler-Maruyama, in fixed steps
 - ``"reverse_sde"``: the reverse SDE by any method, in fixed steps or with error control
 - ``"probability_flow"``: the probability-flow ODE by any method, in fixed steps or with error control
+- ``"predictor_corrector"``: the reverse SDE in fixed steps, each with Langevin steps behind it
+  (`diffusion.predictor_corrector`)
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ class Sampler:
     tolerance : rtol and atol, where the user does not say; None: steps are fixed.
     method : the solver's method, in fixed steps and with error control.
     only : whether `method` is the only one.
+    corrects : whether Langevin steps stand between those of the equation.
     """
 
     problem: Callable[[Denoiser, Eta], Problem]
@@ -49,6 +52,7 @@ class Sampler:
     tolerance: float | None
     method: tuple[str | None, str | None]
     only: bool = False
+    corrects: bool = False
 
     def start(self, process: Process) -> float:
         """Where generation starts."""
@@ -59,4 +63,5 @@ SAMPLERS = {
     "euler_maruyama": Sampler(_reverse_sde, True, 500, None, ("euler_maruyama", None), only=True),
     "reverse_sde": Sampler(_reverse_sde, True, None, 1e-2, (None, None)),
     "probability_flow": Sampler(_probability_flow, False, None, 1e-4, ("heun", "tsit5")),
+    "predictor_corrector": Sampler(_reverse_sde, True, 250, None, ("euler_maruyama", None), only=True, corrects=True),
 }
