@@ -11,6 +11,7 @@ from .affine import Affine
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .denoiser import Denoiser
 from .fit import Fit, TrainingInterrupted, fit
+from .langevin import annealed_langevin, langevin
 from .likelihood import LogLikelihood, log_likelihood
 from .loss import DenoisingLoss
 from .prior import NormalPrior
@@ -19,6 +20,7 @@ from .processes import EDM, VE, VP, Cosine, RectifiedFlow, SubVP, VariancePreser
 from .quantise import bits_per_dimension, dequantise, quantise
 from .reverse import probability_flow, reverse_sde
 from .sample import sample
+from .underdamped import underdamped_langevin
 
 __all__ = [
     "EDM",
@@ -37,12 +39,14 @@ __all__ = [
     "SubVP",
     "TrainingInterrupted",
     "VariancePreserving",
+    "annealed_langevin",
     "bits_per_dimension",
     "broadcast_time",
     "dequantise",
     "exact",
     "fit",
     "grid",
+    "langevin",
     "load_checkpoint",
     "log_likelihood",
     "network",
@@ -51,4 +55,5 @@ __all__ = [
     "reverse_sde",
     "sample",
     "save_checkpoint",
+    "underdamped_langevin",
 ]

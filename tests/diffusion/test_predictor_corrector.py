@@ -153,14 +153,6 @@ def test_a_trajectory_has_the_times_of_the_grid() -> None:
     assert int(way.stats.drift_evaluations[0]) == 18
 
 
-@pytest.mark.compile
-@pytest.mark.traced
-def test_compiled_predictor_corrector_is_the_eager_one() -> None:
-    options = {"steps": 5, "corrector_steps": 2, "seed": 0, **PC}
-    eager, compiled = (diffusion.sample(learned(), (3, 2), compile=c, **options) for c in (False, True))
-    torch.testing.assert_close(compiled, eager, rtol=1e-10, atol=1e-10)
-
-
 @pytest.mark.parametrize(
     ("options", "text"),
     [
