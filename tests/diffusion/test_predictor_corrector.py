@@ -47,14 +47,14 @@ def test_steps_are_those_of_the_published_algorithms(process: diffusion.Process,
     torch.testing.assert_close(found, by_hand(denoiser, start, times, correctors, 0.2, 4), rtol=1e-10, atol=1e-10)
 
 
-def variance(process: diffusion.Process, times: Tensor, correctors: int, snr: float) -> float:
+def variance(process: diffusion.Process, times: Tensor, correctors: int, snr: float, eta: float = 1.0) -> float:
     """That of the samples for data N(0, 1/4) from the right start, over the right one: every step is linear."""
     law = lambda t: float(process.alpha(t) ** 2 / 4 + process.sigma(t) ** 2)
     found = law(times[0])
     for late, early in pairwise(times):
         rho = float(process.alpha(late) / process.alpha(early))
         added = float(process.variance(late)) - rho**2 * float(process.variance(early))
-        found = found * (2 - rho - added / law(late)) ** 2 + added
+        found = found * (2 - rho - 0.5 * (1 + eta**2) * added / law(late)) ** 2 + eta**2 * added
         size = 2 * (rho * snr) ** 2 * float(process.variance(early))
         for _ in range(correctors):
             found = found * (1 - size / law(early)) ** 2 + 2 * size
@@ -77,6 +77,20 @@ def test_correctors_repair_the_variance_that_coarse_predictors_miss(process: dif
         assert found == pytest.approx(expected[correctors], rel=5 * math.sqrt(2 / n))
     assert abs(expected[0] - 1) > 0.2
     assert abs(expected[20] - 1) < 0.35 * abs(expected[0] - 1)
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.5])
+def test_predictors_with_any_amount_of_noise_have_the_marginal_of_short_steps(eta: float) -> None:
+    """Samples follow the recursion, whose bias halves with the steps."""
+    gaussian, n = diffusion.exact.Gaussian(torch.zeros(1, dtype=F64), torch.tensor([[0.25]], dtype=F64)), 10_000
+    times, prior = torch.linspace(1, 0.3, 201, dtype=F64), gaussian.at(VP, 1.0).sample(n, seed=1)
+    options = {"grid": times, "eta": eta, "corrector_steps": 0, "prior": prior, "seed": 2, **PC}
+    x = diffusion.sample(gaussian.denoiser(VP), (n, 1), **options)
+    expected = variance(VP, times, 0, 0.16, eta)
+    finer = variance(VP, torch.linspace(1, 0.3, 401, dtype=F64), 0, 0.16, eta)
+    assert 1.8 < (expected - 1) / (finer - 1) < 2.2
+    found = float(x.square().mean()) / float(gaussian.at(VP, 0.3).variances)
+    assert found == pytest.approx(expected, rel=5 * math.sqrt(2 / n))
 
 
 def test_correctors_alone_keep_the_marginal_up_to_the_bias_of_their_steps() -> None:
