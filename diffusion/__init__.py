@@ -13,6 +13,7 @@ from .chains import DDPMChain, NCSNChain
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .denoiser import Denoiser
 from .fit import Fit, TrainingInterrupted, fit
+from .langevin import annealed_langevin, langevin
 from .likelihood import LogLikelihood, log_likelihood
 from .loss import DenoisingLoss
 from .prior import NormalPrior
@@ -22,6 +23,7 @@ from .quantise import bits_per_dimension, dequantise, quantise
 from .reverse import probability_flow, reverse_sde
 from .sample import sample
 from .score_matching import ExplicitLoss, ImplicitLoss, SlicedLoss
+from .underdamped import underdamped_langevin
 
 __all__ = [
     "EDM",
@@ -46,6 +48,7 @@ __all__ = [
     "SubVP",
     "TrainingInterrupted",
     "VariancePreserving",
+    "annealed_langevin",
     "bits_per_dimension",
     "broadcast_time",
     "dequantise",
@@ -53,6 +56,7 @@ __all__ = [
     "fit",
     "grid",
     "kernels",
+    "langevin",
     "load_checkpoint",
     "log_likelihood",
     "network",
@@ -61,4 +65,5 @@ __all__ = [
     "reverse_sde",
     "sample",
     "save_checkpoint",
+    "underdamped_langevin",
 ]

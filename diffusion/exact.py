@@ -215,6 +215,10 @@ class ExactDenoiser(Denoiser):
         t = broadcast_time(t, x)
         return torch.logsumexp(_log_joint(self.mixture, self.process, t, x)[0], 0)
 
+    def energy(self, t: Tensor | float, x: Tensor) -> Tensor:
+        """-log p_t(x), ``(batch,)``."""
+        return -self.log_prob(t, x)
+
 
 def _log_joint(mixture: GaussianMixture, process: Process, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """That of the mixture at time t of a process."""

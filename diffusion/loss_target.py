@@ -26,12 +26,17 @@ from torch import Tensor
 from .denoiser import Denoiser
 from .process import Process, broadcast_time
 
-__all__ = ["alpha_power", "error_size", "target", "turning"]
+__all__ = ["alpha_power", "error_size", "quantity", "target", "turning"]
+
+
+def quantity(denoiser: Denoiser) -> str:
+    """What ``denoiser.output`` is, by its name in the table: of energies the score, or the noise of scaled ones."""
+    return {"energy": "score", "scaled_energy": "noise"}.get(denoiser.prediction, denoiser.prediction)
 
 
 def target(denoiser: Denoiser, t: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
     """What ``denoiser.output(t, x_t)`` should be on average, of x0's shape; t broadcasts against it."""
-    process, name = denoiser.process, denoiser.prediction
+    process, name = denoiser.process, quantity(denoiser)
     t = broadcast_time(t, x0)
     if name == "noise":
         return noise

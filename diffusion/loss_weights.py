@@ -19,7 +19,7 @@ from torch import Tensor
 from sdesolve.errors import message
 
 from .denoiser import Denoiser
-from .loss_target import alpha_power, error_size, turning
+from .loss_target import alpha_power, error_size, quantity, turning
 from .loss_times import CappedLaw, LogSnrLaw, TimeLaw, UniformLaw, capped, even_fractions, log_snr_law
 from .process import Process
 
@@ -102,7 +102,7 @@ class WeightedLoss:
 
     def _space(self, denoiser: Denoiser) -> str:
         """The quantity whose error is taken."""
-        return denoiser.prediction
+        return quantity(denoiser)
 
     def _infinite_without_data(self, denoiser: Denoiser) -> bool:
         """Whether a time where alpha is 0 counts infinitely, or needs the log_snr that is infinite there."""
@@ -113,8 +113,8 @@ class WeightedLoss:
 
     def _stated(self, denoiser: Denoiser) -> tuple[str, str]:
         """The quantity whose error the weighting is stated in, and its law."""
-        quantity, law = WEIGHTINGS[self.weighting]
-        return denoiser.prediction if quantity is None else quantity, law
+        stated, law = WEIGHTINGS[self.weighting]
+        return quantity(denoiser) if stated is None else stated, law
 
     def _draw(self, denoiser: Denoiser, x0: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
         """Times, what a squared error counts there, and noise."""

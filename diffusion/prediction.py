@@ -160,8 +160,13 @@ PREDICTIONS: dict[str, type[Prediction]] = {
     "score": ScorePrediction,
     "flow": FlowPrediction,
     "edm": DataPrediction,
+    "energy": ScorePrediction,
+    "scaled_energy": NoisePrediction,
 }
-"""What a denoiser hands over, by the name of its prediction."""
+"""What a denoiser hands over, by the name of its prediction; of an energy it is a gradient."""
+
+ENERGIES = ("energy", "scaled_energy")
+"""Predictions that are a number a trajectory, which is differentiated."""
 
 
 class Preconditioning:

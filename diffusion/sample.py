@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol, overload
 
 import torch
@@ -13,7 +14,8 @@ from sdesolve.errors import message
 from sdesolve.progress import Report
 
 from .denoiser import Denoiser
-from .grid import time_grid
+from .grid import GRIDS, time_grid
+from .predictor_corrector import predictor_corrector
 from .reverse import Eta
 from .samplers import SAMPLERS, Sampler
 
@@ -45,6 +47,8 @@ def sample(
     atol: float | None = ...,
     method: str | None = ...,
     eta: Eta | None = ...,
+    corrector_steps: int | None = ...,
+    snr: float | None = ...,
     grid: str | Tensor = ...,
     t_min: float = ...,
     t_max: float | None = ...,
@@ -71,6 +75,8 @@ def sample(
     atol: float | None = ...,
     method: str | None = ...,
     eta: Eta | None = ...,
+    corrector_steps: int | None = ...,
+    snr: float | None = ...,
     grid: str | Tensor = ...,
     t_min: float = ...,
     t_max: float | None = ...,
@@ -96,6 +102,8 @@ def sample(
     atol: float | None = None,
     method: str | None = None,
     eta: Eta | None = None,
+    corrector_steps: int | None = None,
+    snr: float | None = None,
     grid: str | Tensor = "uniform",
     t_min: float = 1e-3,
     t_max: float | None = None,
@@ -118,17 +126,19 @@ def sample(
     ----------
     denoiser : a :class:`diffusion.Denoiser`, in evaluation mode.
     shape : ``(batch, *state)``.
-    sampler : a name of `diffusion.samplers`: ``"euler_maruyama"`` (default), ``"reverse_sde"``, ``"probability_flow"``
-        or ``"ancestral"``.
-    steps : number of equal steps. Default: 500 for ``"euler_maruyama"``, 250 for ``"ancestral"``; the others without it
-        control their error instead, each sample with steps of its own.
+    sampler : a name of `diffusion.samplers`: ``"euler_maruyama"`` (default), ``"reverse_sde"``,
+        ``"probability_flow"``, ``"ancestral"`` or ``"predictor_corrector"``.
+    steps : number of steps of the grid. Default: 500 for ``"euler_maruyama"``, 250 for ``"ancestral"`` and
+        ``"predictor_corrector"``; the others without it control their error instead, each sample with steps of its own.
     rtol, atol : tolerances; defaults 1e-2 for ``"reverse_sde"``, 1e-4 for ``"probability_flow"``.
     method : any method of the solver for the equation. Default for ``"probability_flow"``: ``"heun"`` with `steps`,
         else ``"tsit5"``; for ``"reverse_sde"`` the solver's own default.
     eta : amount of noise of the reverse SDE, see :func:`diffusion.reverse_sde`; default 1. For ``"ancestral"`` that of
         DDIM, from 0 to 1.
-    grid : ``"uniform"``, or strictly falling times ``(T,)``, which then stand for `steps`, `t_min` and
-        `t_max`.
+    corrector_steps, snr : Langevin steps behind each step of ``"predictor_corrector"``, default 1, and their
+        signal-to-noise ratio, default 0.16; see `diffusion.predictor_corrector`.
+    grid : ``"uniform"``, ``"log_snr"``, ``"karras"`` or ``"quadratic"``, see `diffusion.grid`; or strictly falling
+        times ``(T,)``, which then stand for `steps`, `t_min` and `t_max`.
     t_min, t_max : where generation ends and starts; default 1e-3 and the process's end, ``process.rates_end`` with
         noise, but not for ``"ancestral"``.
     prior : what to start from: an object with a method ``sample`` (see :class:`Prior`), or a tensor of
@@ -160,25 +170,38 @@ def sample(
         raise ValueError(message("sampler", repr(sampler), " or ".join(map(repr, SAMPLERS))))
     kind = SAMPLERS[sampler]
     t_max = kind.start(denoiser.process) if t_max is None else t_max
-    adaptive = steps is None and kind.steps is None and isinstance(grid, str)
-    _check_options(sampler, kind, adaptive, rtol, atol, method, eta)
+    adaptive = steps is None and kind.steps is None and not isinstance(grid, Tensor)
+    _check_options(sampler, kind, adaptive, grid, rtol, atol, method, eta)
+    if not kind.corrects and not (corrector_steps is None and snr is None):
+        got = f"{corrector_steps!r} and {snr!r} for {sampler!r}"
+        raise ValueError(message("corrector_steps, snr", got, "None there", 'Write sampler="predictor_corrector".'))
     if not isinstance(grid, Tensor) and not 0 <= t_min < t_max:
         raise ValueError(message("t_min, t_max", f"{t_min!r} and {t_max!r}", "0 <= t_min < t_max"))
 
     seed = int(torch.randint(2**63 - 1, ())) if seed is None else seed
     dtype, device = _kind(denoiser, dtype, device)
-    dt = None
+    count = kind.steps if steps is None else steps
     if adaptive:
-        ts = time_grid("uniform", 1 if trajectory is None else trajectory, t_min, t_max)
+        count = 1 if trajectory is None else trajectory
+    times = time_grid(grid, 1 if count is None else count, t_min, t_max, denoiser.process)
+    stride = _stride(len(times) - 1, trajectory)
+    start = _start(denoiser, prior, float(times[0]), tuple(shape), seed, paths, dtype, device)
+    amount = 1.0 if eta is None else eta
+    problem, dt, ts, every = kind.problem(denoiser, amount), None, times, 1
+    if adaptive:
         rtol, atol = kind.tolerance if rtol is None else rtol, kind.tolerance if atol is None else atol
+    elif kind.corrects:
+        correctors = 1 if corrector_steps is None else corrector_steps
+        snr = 0.16 if snr is None else snr
+        problem = predictor_corrector(denoiser, times, eta=amount, corrector_steps=correctors, snr=snr, like=start)
+        ts, dt = torch.arange(0, len(times), stride, dtype=torch.float64) * (1 + correctors), 1.0
     else:
-        count = kind.steps if steps is None else steps
-        times = time_grid(grid, 1 if count is None else count, t_min, t_max)
-        ts, dt = _outputs(times, trajectory, isinstance(grid, Tensor)), float((times[:-1] - times[1:]).max())
-    start = _start(denoiser, prior, float(ts[0]), tuple(shape), seed, paths, dtype, device)
+        dt = float((times[:-1] - times[1:]).max())
+        # steps of one length need not stop between outputs
+        ts, every = (times[::stride], 1) if isinstance(grid, str) and grid == "uniform" else (times, stride)
     with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
         solution = ss.solve(
-            kind.problem(denoiser, 1.0 if eta is None else eta),
+            problem,
             start,
             ts.to(device),
             method=kind.method[adaptive] if method is None else method,
@@ -190,6 +213,8 @@ def sample(
             compile=compile,
             progress=progress,
         )
+    if kind.corrects or every > 1:
+        solution = replace(solution, ts=times[::stride].to(solution.ts), ys=solution.ys[::every])
     return solution.ys[-1] if trajectory is None else solution
 
 
@@ -197,6 +222,7 @@ def _check_options(
     sampler: str,
     kind: Sampler,
     adaptive: bool,
+    grid: str | Tensor,
     rtol: float | None,
     atol: float | None,
     method: str | None,
@@ -206,6 +232,9 @@ def _check_options(
         got, accepted = f"tolerances for {sampler!r} in fixed steps", "fixed steps or tolerances"
         advice = "Leave out steps and grid for error control, or leave out the tolerances."
         raise ValueError(message("rtol, atol", got, accepted, advice))
+    if adaptive and grid in GRIDS and grid != "uniform":
+        got = f"{grid!r} for {sampler!r} with error control"
+        raise ValueError(message("grid", got, "'uniform' there", "Pass steps= for a grid."))
     if kind.only and method not in (None, kind.method[adaptive]):
         advice = 'Other methods go with sampler="reverse_sde" or sampler="probability_flow".'
         raise ValueError(message("method", repr(method), f"None for sampler={sampler!r}", advice))
@@ -214,14 +243,12 @@ def _check_options(
         raise ValueError(message("eta", repr(eta), f"None for sampler={sampler!r}", advice))
 
 
-def _outputs(times: Tensor, trajectory: int | None, every: bool) -> Tensor:
-    """Output times among the grid's times: the ends, k + 1 evenly chosen ones, or all (a grid with unequal
-    steps)."""
-    steps = len(times) - 1
+def _stride(steps: int, trajectory: int | None) -> int:
+    """Steps from one output to the next."""
     count = 1 if trajectory is None else trajectory
     if count < 1 or steps % count:
         raise ValueError(message("trajectory", repr(trajectory), f"a divisor of the {steps} steps"))
-    return times if every else times[:: steps // count]
+    return steps // count
 
 
 def _kind(

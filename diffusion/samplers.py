@@ -8,6 +8,8 @@
   (2021) take of their chain of 1000: for VP and normal data of variance 1/2 the mean is then exact and the variance 4
   percent too small, which halves as steps double. For VP and data in few points Euler-Maruyama, which adds noise
   that they do not have, is much worse.
+- ``"predictor_corrector"``: the reverse SDE in fixed steps, each with Langevin steps behind it
+  (`diffusion.predictor_corrector`)
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class Sampler:
     tolerance : rtol and atol, where the user does not say; None: steps are fixed.
     method : the solver's method, in fixed steps and with error control.
     only : whether `method` is the only one.
+    corrects : whether Langevin steps stand between those of the equation.
     """
 
     problem: Callable[[Denoiser, Eta], Problem]
@@ -65,6 +68,7 @@ class Sampler:
     method: tuple[str | Method | None, str | Method | None]
     only: bool = False
     reads_rates: bool = True
+    corrects: bool = False
 
     def start(self, process: Process) -> float:
         """Where generation starts."""
@@ -76,4 +80,5 @@ SAMPLERS = {
     "reverse_sde": Sampler(_reverse_sde, True, None, 1e-2, (None, None)),
     "probability_flow": Sampler(_probability_flow, False, None, 1e-4, ("heun", "tsit5")),
     "ancestral": Sampler(_ancestral, True, 250, None, (Ancestral(), None), only=True, reads_rates=False),
+    "predictor_corrector": Sampler(_reverse_sde, True, 250, None, ("euler_maruyama", None), only=True, corrects=True),
 }

@@ -7,6 +7,10 @@ from torch import Tensor, nn
 
 import diffusion
 from diffusion.exact import Gaussian, GaussianMixture
+from diffusion.prediction import ENERGIES, PREDICTIONS
+
+VECTORS = [name for name in PREDICTIONS if name not in ENERGIES]
+"""Predictions of a network whose output has the shape of its input."""
 
 
 def random_covariances(count: int, dims: int, generator: torch.Generator) -> Tensor:

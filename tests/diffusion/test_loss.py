@@ -8,8 +8,7 @@ import torch
 import diffusion
 from diffusion.loss import TIMES, WEIGHTINGS, DenoisingLoss
 from diffusion.loss_target import target
-from diffusion.prediction import PREDICTIONS
-from tests.diffusion.known import random_gaussian, random_mixture
+from tests.diffusion.known import VECTORS, random_gaussian, random_mixture
 from tests.diffusion.test_processes import every
 
 F64 = torch.float64
@@ -38,7 +37,7 @@ def test_the_density_of_times_is_the_slope_of_their_quantiles(process, times):
 
 
 @every
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", VECTORS)
 def test_targets_are_what_the_predictions_mean(process, prediction):
     """A network that says the target of (x_0, eps) is right about x_0 and eps."""
     generator = torch.Generator().manual_seed(0)
@@ -61,7 +60,7 @@ def test_a_weight_counts_the_same_errors_whatever_is_predicted(process, weightin
     x, guess = process.perturb(t, x0, eps), denoiser_of(process)
     loss = DenoisingLoss(weighting, t_max=process.rates_end)
     expected = loss.weight(guess, t) * (guess.noise(t, x) - eps).square().mean(1)
-    for prediction in PREDICTIONS:
+    for prediction in VECTORS:
         if prediction == "edm":
             skip, out = (
                 diffusion.Denoiser(lambda c, x, v=v: v + 0 * x, process, "edm", sigma_data=0.7) for v in (0, 1)
@@ -139,7 +138,7 @@ def test_conditional_flow_matching_and_the_training_of_karras_et_al_as_they_wrot
 
 
 @every
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", VECTORS)
 def test_every_weight_is_finite_at_both_ends_for_every_prediction(process, prediction):
     """In single precision, which ends sooner."""
     net, x0 = denoiser_of(process, prediction), torch.ones(2, 2)
@@ -196,7 +195,7 @@ def test_a_table_of_times_makes_min_snr_weights_equal():
 
 
 @every
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", VECTORS)
 def test_fit_trains_every_prediction_of_every_process_by_every_loss(process, prediction):
     gaussian = random_gaussian(0)
     data, exact = gaussian.sample(32, seed=0).float(), gaussian.float().denoiser(process)

@@ -21,6 +21,10 @@ def points(seed: int = 0) -> torch.Tensor:
 def predicting(prediction: str, process: diffusion.Process, mixture: diffusion.exact.GaussianMixture):
     """A denoiser whose network says what is exact, for "edm" by the formulas of the paper written down again."""
     exact = mixture.denoiser(process)
+    if prediction == "energy":
+        return diffusion.Denoiser(lambda t, x: -exact.log_prob(t, x), process, prediction)
+    if prediction == "scaled_energy":
+        return diffusion.Denoiser(lambda t, x: -process.sigma(t) * exact.log_prob(t, x), process, prediction)
     if prediction != "edm":
         return diffusion.Denoiser(getattr(exact, prediction), process, prediction)
 

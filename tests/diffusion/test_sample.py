@@ -161,7 +161,12 @@ def test_samples_are_differentiable_when_asked() -> None:
         ({"steps": 10, "rtol": 1e-3}, "rtol, atol: got .*fixed steps"),
         ({"method": "heun"}, "method: got 'heun'"),
         ({"steps": 0}, "steps: got 0"),
-        ({"grid": "karras"}, "grid: got 'karras'.*'uniform'"),
+        ({"grid": "spiral"}, "grid: got 'spiral'.*'uniform' or 'log_snr' or 'karras' or 'quadratic'"),
+        (
+            {"grid": "karras", "sampler": "reverse_sde"},
+            "grid: got 'karras' for 'reverse_sde' with error control.*steps=",
+        ),
+        ({"snr": 0.1}, "corrector_steps, snr: got None and 0.1 for 'euler_maruyama'"),
         ({"grid": torch.tensor([0.1, 1.0])}, "grid: got .*falling"),
         ({"t_min": 1.0}, "t_min, t_max: got"),
         ({"steps": 10, "trajectory": 3}, "trajectory: got 3; accepted is a divisor of the 10 steps"),

@@ -11,8 +11,7 @@ import torch
 
 import diffusion
 from diffusion import DenoisingLoss, ExplicitLoss, ImplicitLoss, SlicedLoss
-from diffusion.prediction import PREDICTIONS
-from tests.diffusion.known import random_gaussian
+from tests.diffusion.known import VECTORS, random_gaussian
 from tests.diffusion.test_processes import PROCESSES, every
 
 F64 = torch.float64
@@ -83,7 +82,7 @@ def test_without_noise_the_score_of_the_data_is_found(kind):
 
 @pytest.mark.parametrize("process", [diffusion.VP(), diffusion.EDM(), PROCESSES["affine"]], ids=["VP", "EDM", "affine"])
 @pytest.mark.parametrize("kind", ["denoising", "implicit"])
-@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("prediction", VECTORS)
 def test_a_network_of_any_prediction_is_led_to_the_exact_score(process, kind, prediction):
     t = 0.3 * process.end
     theta = minimiser(lambda theta: expected(kind, theta, process, t, prediction))

@@ -96,3 +96,12 @@ def test_langevin(tmp_path):
     assert abs(found["part beyond the pass"] - found["exact part"]) < 4 * found["its error"]
     assert json.loads((tmp_path / "report.json").read_text()) == found
     assert (tmp_path / "langevin.png").stat().st_size > 10_000
+
+
+def test_langevin_mixture(tmp_path):
+    """Plain Langevin dynamics stays where it began; annealed has the weights, within five standard errors."""
+    found = example("langevin_mixture").main(["--trajectories", "1000", "--output", str(tmp_path)])
+    assert abs(found["Langevin"] - found["at the start"]) < 0.03 and found["Langevin"] > 0.4
+    assert abs(found["annealed Langevin"] - found["lower mode, exact"]) < 5 * found["standard error"]
+    assert json.loads((tmp_path / "report.json").read_text()) == found
+    assert (tmp_path / "langevin_mixture.png").stat().st_size > 10_000

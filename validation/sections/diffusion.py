@@ -25,7 +25,7 @@ from sdesolve.methods import METHODS
 from validation.check import Case, Check, Section, Settings, bounded
 from validation.moments import MomentRecursion, moment_vector
 from validation.order import fit_order, order_check
-from validation.sections import diffusion_chains
+from validation.sections import diffusion_chains, diffusion_langevin
 from validation.significance import kolmogorov_smirnov, mean_and_covariance
 
 Array = NDArray[np.float64]
@@ -220,9 +220,10 @@ def cases(settings: Settings) -> list[Case]:
         Case("two modes", lambda: two_modes(settings)),
         Case("log-likelihood", lambda: likelihood(settings)),
         *diffusion_chains.cases(settings),
+        *diffusion_langevin.cases(settings),
     ]
 
 
 DIFFUSION = Section(
-    "diffusion", "forward, reverse and probability-flow marginals of VP with exact scores; likelihood", cases
+    "diffusion", "forward, reverse and probability-flow marginals of VP with exact scores; likelihood; Langevin", cases
 )
