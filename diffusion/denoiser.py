@@ -46,7 +46,7 @@ class Denoiser(nn.Module):
     Raises
     ------
     ValueError : an unknown prediction; sigma_data not positive; a network whose output is not of x's shape.
-    TypeError : net cannot be called, or process is not a Process.
+    TypeError : net cannot be called, or returns no tensor; process is not a Process.
 
     References
     ----------
@@ -85,6 +85,12 @@ class Denoiser(nn.Module):
         """All quantities at (t, x), from one call of the network."""
         return PREDICTIONS[self.prediction](self.process, t, x, self(t, x))
 
+    @property
+    def flow_end(self) -> float:
+        """The last time at which the flow is finite: the process's end, or where its rates end, by the prediction."""
+        whole = PREDICTIONS[self.prediction].flows_without_data
+        return self.process.end if whole else self.process.rates_end
+
     def data(self, t: Tensor | float, x: Tensor) -> Tensor:
         """E[x_0 | x_t = x]."""
         return self.predict(t, x).data
@@ -106,7 +112,12 @@ class Denoiser(nn.Module):
         return self.predict(t, x).flow
 
     def _called(self, clock: Tensor, x: Tensor) -> Tensor:
+        if x.ndim == 0:
+            raise ValueError(message("x", "a single number", "(batch, *state)"))
         out = self.net(clock.reshape(-1).expand(x.shape[0]), x)
+        if not isinstance(out, Tensor):
+            advice = "Wrap the network in a function that takes the tensor out of what it returns."
+            raise TypeError(message("net", f"a prediction of type {type(out).__name__}", "a tensor", advice))
         if out.shape != x.shape:
             got = f"a prediction of shape {tuple(out.shape)}"
             raise ValueError(message("net", got, f"x's shape {tuple(x.shape)}"))

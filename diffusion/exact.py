@@ -206,6 +206,11 @@ class ExactDenoiser(Denoiser):
         super().__init__(_Score(mixture, process), process, prediction="score")
         self.mixture = mixture
 
+    @property
+    def flow_end(self) -> float:
+        """The process's end."""
+        return self.process.end
+
     def predict(self, t: Tensor | float, x: Tensor) -> ExactPrediction:
         """All quantities at (t, x)."""
         return ExactPrediction(self.mixture, self.process, t, x)

@@ -22,6 +22,9 @@ __all__ = ["PREDICTIONS", "Prediction"]
 class Prediction:
     """A prediction `out` for a process at time t and state x; all are of x's shape, or broadcast against it."""
 
+    flows_without_data = False
+    """Whether `flow` is finite where alpha is 0."""
+
     def __init__(self, process: Process, t: Tensor | float, x: Tensor, out: Tensor) -> None:
         self.process, self.x, self.out = process, x, out
         self.t = broadcast_time(t, x)
@@ -88,6 +91,8 @@ class ScorePrediction(Prediction):
 class DataPrediction(Prediction):
     """Finite where alpha is 0 too: of the noise there is no doubt then."""
 
+    flows_without_data = True
+
     @property
     def data(self) -> Tensor:
         return self.out
@@ -102,6 +107,8 @@ class DataPrediction(Prediction):
 
 class VelocityPrediction(Prediction):
     """References: Salimans & Ho (2022). Progressive distillation for fast sampling of diffusion models. Appendix D."""
+
+    flows_without_data = True
 
     @property
     def velocity(self) -> Tensor:
@@ -129,6 +136,8 @@ class VelocityPrediction(Prediction):
 
 class FlowPrediction(Prediction):
     """References: Lipman et al. (2023). Flow matching for generative modeling. ICLR. Eq. (8), for the field."""
+
+    flows_without_data = True
 
     @property
     def flow(self) -> Tensor:

@@ -37,8 +37,10 @@ def broadcast_time(t: Tensor | float, x: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError : t has another shape.
+    ValueError : t has another shape. TypeError : x is not of floating-point numbers.
     """
+    if not x.is_floating_point():
+        raise TypeError(message("x", str(x.dtype).removeprefix("torch."), "a tensor of floating-point numbers"))
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     if t.ndim == 0:
         return t
@@ -178,7 +180,7 @@ def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     """d function / dt of an elementwise function, in forward mode."""
     t = t.clone()  # an expanded tensor cannot carry a tangent
     found: Tensor = torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
-    return found
+    return found.to(t.dtype)  # the tangent of a 0-d float32 tensor times a Python number is float64 (torch 2.13)
 
 
 #: halvings of the logarithm of time, from 1e-30 of the end on, and the steps by Newton's method behind them

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol, overload
 
 import torch
@@ -14,6 +15,7 @@ from sdesolve.progress import Report
 
 from .denoiser import Denoiser
 from .grid import time_grid
+from .request import check_count, check_seed, check_shape, check_span
 from .reverse import Eta
 from .samplers import SAMPLERS, Sampler
 
@@ -128,8 +130,9 @@ def sample(
     eta : amount of noise of the reverse SDE, see :func:`diffusion.reverse_sde`; default 1.
     grid : ``"uniform"``, or strictly falling times ``(T,)``, which then stand for `steps`, `t_min` and
         `t_max`.
-    t_min, t_max : where generation ends and starts; default 1e-3 and the process's end, ``process.rates_end`` with
-        noise.
+    t_min, t_max : where generation ends and starts; default 1e-3 and the process's end, or where its rates end:
+        ``process.rates_end`` with noise, ``denoiser.flow_end`` without. A network's score grows like 1 / sigma towards
+        t_min = 0.
     prior : what to start from: an object with a method ``sample`` (see :class:`Prior`), or a tensor of
         `shape`. Default: ``process.prior_at(t_max)``.
     seed : int. Default: drawn from torch's global generator.
@@ -147,7 +150,8 @@ def sample(
 
     Raises
     ------
-    ValueError : an unknown sampler or grid, options that contradict each other, a prior of another shape.
+    ValueError : an unknown sampler or grid, options that contradict each other, times outside the span of the process,
+        a prior of another shape.
 
     References
     ----------
@@ -158,11 +162,21 @@ def sample(
     if sampler not in SAMPLERS:
         raise ValueError(message("sampler", repr(sampler), " or ".join(map(repr, SAMPLERS))))
     kind = SAMPLERS[sampler]
-    t_max = kind.start(denoiser.process) if t_max is None else t_max
+    shape = check_shape(shape)
+    for name, number in (("steps", steps), ("trajectory", trajectory)):
+        if number is not None:
+            check_count(name, number)
+    if seed is not None:
+        check_seed(seed)
+    t_max = kind.start(denoiser) if t_max is None else float(t_max)
     adaptive = steps is None and kind.steps is None and isinstance(grid, str)
     _check_options(sampler, kind, adaptive, rtol, atol, method, eta)
-    if not isinstance(grid, Tensor) and not 0 <= t_min < t_max:
-        raise ValueError(message("t_min, t_max", f"{t_min!r} and {t_max!r}", "0 <= t_min < t_max"))
+    if isinstance(grid, Tensor):
+        grid = time_grid(grid, 1, t_min, t_max)
+        if steps not in (None, len(grid) - 1):
+            raise ValueError(message("steps", f"{steps} beside a grid of {len(grid)} times", "one of them"))
+        t_min, t_max = float(grid[-1]), float(grid[0])
+    check_span(denoiser, kind.stochastic, t_min, t_max)
 
     seed = int(torch.randint(2**63 - 1, ())) if seed is None else seed
     dtype, device = _kind(denoiser, dtype, device)
@@ -174,7 +188,7 @@ def sample(
         count = kind.steps if steps is None else steps
         times = time_grid(grid, 1 if count is None else count, t_min, t_max)
         ts, dt = _outputs(times, trajectory, isinstance(grid, Tensor)), float((times[:-1] - times[1:]).max())
-    start = _start(denoiser, prior, float(ts[0]), tuple(shape), seed, paths, dtype, device)
+    start = _start(denoiser, prior, float(ts[0]), shape, seed, paths, dtype, device)
     with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
         solution = ss.solve(
             kind.problem(denoiser, 1.0 if eta is None else eta),
@@ -189,7 +203,10 @@ def sample(
             compile=compile,
             progress=progress,
         )
-    return solution.ys[-1] if trajectory is None else solution
+    if trajectory is None:
+        return solution.ys[-1]
+    some = slice(None, None, (len(ts) - 1) // trajectory)
+    return replace(solution, ts=solution.ts[some], ys=solution.ys[some])
 
 
 def _check_options(
@@ -245,6 +262,8 @@ def _start(
     if isinstance(prior, Tensor):
         if prior.shape != shape:
             raise ValueError(message("prior", f"a tensor of shape {tuple(prior.shape)}", f"shape {shape}"))
+        if prior.is_complex():
+            raise TypeError(message("prior", f"a tensor of {prior.dtype}", "real numbers"))
         return prior.to(dtype=dtype, device=device)
     source: Prior = denoiser.process.prior_at(t_max) if prior is None else prior
     if not callable(getattr(source, "sample", None)):

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import sdesolve as ss
 
 from .denoiser import Denoiser
-from .process import Process
 from .reverse import Eta, probability_flow, reverse_sde
 
 __all__ = ["SAMPLERS", "Sampler"]
@@ -50,9 +49,9 @@ class Sampler:
     method: tuple[str | None, str | None]
     only: bool = False
 
-    def start(self, process: Process) -> float:
+    def start(self, denoiser: Denoiser) -> float:
         """Where generation starts."""
-        return process.rates_end if self.stochastic else process.end
+        return denoiser.process.rates_end if self.stochastic else denoiser.flow_end
 
 
 SAMPLERS = {

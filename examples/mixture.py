@@ -97,8 +97,8 @@ def samples(exact: diffusion.exact.ExactDenoiser, count: int, seed: int) -> dict
     """For each eta, draws (count, 2) from the law at T_MIN, begun with the same draws from that at the end; steps are
     equal in log_snr, the clock by which the score changes, whatever the process."""
     process = exact.process
-    ends = process.log_snr(torch.tensor([process.rates_end, T_MIN], dtype=F64)).tolist()
-    times = process.time_of_log_snr(torch.linspace(*ends, 201, dtype=F64))
+    first, last = process.log_snr(torch.tensor([process.rates_end, T_MIN], dtype=F64)).tolist()
+    times = process.time_of_log_snr(torch.linspace(first, last, 201, dtype=F64))
     noise = exact.mixture.at(process, float(times[0])).sample(count, seed=seed)
 
     def draw(sampler: str, eta: float | None) -> Tensor:
