@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sdesolve.errors import message
 
-from .prediction import PREDICTIONS, Preconditioning, Prediction
+from .prediction import PREDICTIONS, PreconditionedPrediction, Preconditioning, Prediction
 from .process import Process, broadcast_time
 
 __all__ = ["Denoiser"]
@@ -75,15 +75,16 @@ class Denoiser(nn.Module):
 
     def forward(self, t: Tensor | float, x: Tensor) -> Tensor:
         """What the network predicts (with ``"edm"``, the data); t reaches it as ``(batch,)``."""
-        t = broadcast_time(t, x)
-        if self.prediction != "edm":
-            return self._called(t, x)
-        scales = Preconditioning(self.process, self.sigma_data, t, x)
-        return scales.data(self._called(scales.clock, scales.input))
+        return self.predict(t, x).data if self.prediction == "edm" else self._called(broadcast_time(t, x), x)
 
     def predict(self, t: Tensor | float, x: Tensor) -> Prediction:
         """All quantities at (t, x), from one call of the network."""
-        return PREDICTIONS[self.prediction](self.process, t, x, self(t, x))
+        if self.prediction != "edm":
+            return PREDICTIONS[self.prediction](self.process, t, x, self(t, x))
+        t = broadcast_time(t, x)
+        scales = Preconditioning(self.process, self.sigma_data, t, x)
+        out = self._called(scales.clock, scales.input)
+        return PreconditionedPrediction(scales, self.process, t, x, out)
 
     @property
     def flow_end(self) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .process import Process, broadcast_time
 
-__all__ = ["PREDICTIONS", "Prediction"]
+__all__ = ["PREDICTIONS", "PreconditionedPrediction", "Preconditioning", "Prediction"]
 
 
 class Prediction:
@@ -162,17 +162,6 @@ class FlowPrediction(Prediction):
         return self.alpha * self.process.sigma_rate(self.t) - self.sigma * self.process.alpha_rate(self.t)
 
 
-PREDICTIONS: dict[str, type[Prediction]] = {
-    "noise": NoisePrediction,
-    "data": DataPrediction,
-    "velocity": VelocityPrediction,
-    "score": ScorePrediction,
-    "flow": FlowPrediction,
-    "edm": DataPrediction,
-}
-"""What a denoiser hands over, by the name of its prediction."""
-
-
 class Preconditioning:
     """A network between scalings that keep its input and its target at variance 1, for data of variance sigma_data^2.
 
@@ -204,6 +193,38 @@ class Preconditioning:
         skip = self.alpha * self.sigma_data**2 / self.total
         return skip * self.centred + self.sigma * self.sigma_data / torch.sqrt(self.total) * out
 
+    def noise(self, out: Tensor) -> Tensor:
+        """(x - shift - alpha data) / sigma, without the difference."""
+        return self.sigma / self.total * self.centred - self.alpha * self.sigma_data / torch.sqrt(self.total) * out
+
 
 #: greatest |c| that a preconditioned network is asked for; sigma / alpha is then 2e17
 FARTHEST = 10.0
+
+
+class PreconditionedPrediction(DataPrediction):
+    """A network's output between those scalings; data and noise are finite, and exact to rounding, at both ends."""
+
+    def __init__(self, scales: Preconditioning, process: Process, t: Tensor, x: Tensor, out: Tensor) -> None:
+        super().__init__(process, t, x, scales.data(out))
+        self._noise = scales.noise(out)
+
+    @property
+    def noise(self) -> Tensor:
+        return self._noise
+
+    @property
+    def flow(self) -> Tensor:
+        moved = self.process.alpha_rate(self.t) * self.data + self.process.sigma_rate(self.t) * self.noise
+        return moved + self.process.shift_rate(self.t) if self.process.shifted else moved
+
+
+PREDICTIONS: dict[str, type[Prediction]] = {
+    "noise": NoisePrediction,
+    "data": DataPrediction,
+    "velocity": VelocityPrediction,
+    "score": ScorePrediction,
+    "flow": FlowPrediction,
+    "edm": PreconditionedPrediction,
+}
+"""What a denoiser hands over, by the name of its prediction."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -24,6 +25,10 @@ from sdesolve.errors import message
 from .prior import NormalPrior
 
 __all__ = ["Process", "broadcast_time"]
+
+
+STEEPEST = 1e6
+"""|f| end beyond which f stands for an infinite rate."""
 
 
 def broadcast_time(t: Tensor | float, x: Tensor) -> Tensor:
@@ -68,10 +73,12 @@ class Process(ABC):
     end: float = 1.0
     """The time of pure noise."""
 
-    @property
+    @cached_property
     def rates_end(self) -> float:
-        """The last time at which f and g are finite, where stochastic generation starts. Default: `end`."""
-        return self.end
+        """The last time at which f and g are finite, where stochastic generation starts: `end`, or 0.999 of it where
+        alpha is 0 at the end, up to rounding."""
+        rate = float(self.drift_rate(torch.tensor(self.end, dtype=torch.float64)))
+        return self.end if abs(rate) * self.end < STEEPEST else 0.999 * self.end
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -91,7 +98,7 @@ class Process(ABC):
 
     def log_snr(self, t: Tensor) -> Tensor:
         """log(alpha^2 / sigma^2), strictly decreasing in t; infinite where sigma is zero."""
-        return 2 * torch.log(self.alpha(t)) - torch.log(self.variance(t))
+        return 2 * torch.log(self.alpha(t).clamp(min=0)) - torch.log(self.variance(t))
 
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
         """The inverse of :meth:`log_snr`, between 0 and `end`; differentiable."""
