@@ -28,7 +28,7 @@ Score = Callable[[Tensor, Tensor], Tensor]
 """``score(t, x)``: the gradient of log p_t at x, of x's shape; t is 0-d or ``(batch, 1, ..., 1)``."""
 
 Eta = float | Callable[[Tensor], Tensor]
-"""The amount of noise: a number, or an elementwise function of t."""
+"""The amount of noise: a number (or 0-d tensor), or an elementwise function of t."""
 
 
 def reverse_sde(process: Process, score: Score | Denoiser, eta: Eta = 1.0) -> ss.SDE:
@@ -43,6 +43,7 @@ def reverse_sde(process: Process, score: Score | Denoiser, eta: Eta = 1.0) -> ss
         own. A denoiser's own prediction goes into the form of the drift that stays finite longest
         (`diffusion.prediction`).
     eta : amount of noise, >= 0, or such a function of t, elementwise; every one gives the same marginals. Default 1.
+        Compiled, a number is a constant of the graph, a 0-d tensor an input.
 
     References
     ----------
