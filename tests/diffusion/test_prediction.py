@@ -166,9 +166,9 @@ def test_a_process_that_forgets_the_data_by_its_end_is_found_to(dtype):
     exact = GaussianMixture(*(x.to(dtype) for x in (mixture.means, mixture.covariances))).denoiser(process)
     edm = diffusion.Denoiser(lambda c, x: torch.tanh(x + c[:, None]), process, "edm")
     for sampler in ("probability_flow", "euler_maruyama")[: 2 if dtype == torch.float32 else 1]:
-        x = diffusion.sample(exact, (4000, 2), sampler=sampler, seed=0).double()
-        assert torch.allclose(x.mean(0), mixture.means[0], atol=5 * float(x.std(0).max()) / 4000**0.5 + 0.03)
-        assert torch.allclose(torch.cov(x.T), mixture.covariances[0], atol=0.05)
+        x = diffusion.sample(exact, (1000, 2), sampler=sampler, seed=0).double()
+        assert torch.allclose(x.mean(0), mixture.means[0], atol=5 * float(x.std(0).max()) / 1000**0.5 + 0.03)
+        assert torch.allclose(torch.cov(x.T), mixture.covariances[0], atol=0.08)
         assert diffusion.sample(edm, (4, 2), sampler=sampler, seed=0, dtype=dtype).isfinite().all()
 
 

@@ -88,19 +88,22 @@ def test_the_flow_of_every_prediction_starts_where_it_is_finite(prediction):
     whole = prediction in ("data", "velocity", "flow", "edm")
     assert float(way.ts[0]) == denoiser.flow_end == (1.0 if whole else 0.999)
     assert way.ys.isfinite().all()
-    assert diffusion.log_likelihood(denoiser, way.ys[-1], t_min=1e-2, rtol=0.1, atol=0.1).log_prob.isfinite().all()
+    ode = diffusion.log_likelihood(denoiser, way.ys[-1], t_min=0.1, method="heun", dt=0.3)
+    assert ode.log_prob.isfinite().all()
     if not whole:
         with pytest.raises(ValueError, match=f"t_max: got 1.0; .*0.999 for the flow of a '{prediction}' prediction"):
             sampled(denoiser, sampler="probability_flow", t_max=1.0)
 
 
 @every
-@pytest.mark.parametrize("how", [{"steps": 5}, {"rtol": 0.1, "atol": 0.1}], ids=["fixed", "adaptive"])
-def test_every_process_is_sampled_in_the_precision_of_the_network(process, how):
+def test_every_process_is_sampled_in_the_precision_of_the_network(process):
     """Fixed steps have one time for all, adaptive steps one for each."""
     denoiser = diffusion.Denoiser(Dense(2).float(), process, "edm").eval()
-    for sampler in ("reverse_sde", "probability_flow"):
-        x = sampled(denoiser, sampler=sampler, **how)
+    how = [{"steps": 5}, {"steps": 5, "sampler": "probability_flow"}]
+    if isinstance(process, Trigonometric):
+        how += [{"rtol": 0.1, "atol": 0.1}, {"sampler": "probability_flow"}]
+    for options in how:
+        x = sampled(denoiser, **options)
         assert x.dtype == torch.float32 and x.isfinite().all()
 
 
@@ -151,12 +154,11 @@ def test_steps_that_are_short_where_the_drift_is_steep_are_no_reason_to_warn():
 @pytest.mark.compile
 @pytest.mark.traced
 def test_the_amount_of_noise_is_an_input_of_a_graph_where_it_is_a_tensor():
-    """The reverse SDE of rectified flow from an exact and from a preconditioned denoiser, eager and compiled once."""
-    for denoiser in (random_mixture(0).denoiser(FLOW), diffusion.Denoiser(Dense(2), FLOW, "edm").eval()):
-        made = []
-        for eta in (0.5, 0.9):
-            how = {"method": "sra1", "steps": 8, "eta": torch.tensor(eta, dtype=torch.float64)}
-            eager, graph = (sampled(denoiser, compile=c, **how) for c in (False, True))
-            torch.testing.assert_close(graph, eager, rtol=1e-9, atol=1e-9)
-            made.append(counters["stats"]["unique_graphs"])
-        assert made[0] == made[1] > 0
+    """The reverse SDE of rectified flow from a preconditioned denoiser, eager and compiled once."""
+    denoiser, made = diffusion.Denoiser(Dense(2), FLOW, "edm").eval(), []
+    for eta in (0.5, 0.9):
+        how = {"method": "sra1", "steps": 8, "eta": torch.tensor(eta, dtype=torch.float64)}
+        eager, graph = (sampled(denoiser, compile=c, **how) for c in (False, True))
+        torch.testing.assert_close(graph, eager, rtol=1e-9, atol=1e-9)
+        made.append(counters["stats"]["unique_graphs"])
+    assert made[0] == made[1] > 0
