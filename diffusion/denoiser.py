@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sdesolve.errors import message
 
-from .prediction import ENERGIES, PREDICTIONS, Preconditioning, Prediction
+from .prediction import ENERGIES, PREDICTIONS, PreconditionedPrediction, Preconditioning, Prediction
 from .process import Process, broadcast_time
 
 __all__ = ["Denoiser"]
@@ -53,7 +53,7 @@ class Denoiser(nn.Module):
     ------
     ValueError : an unknown prediction; sigma_data not positive; a network whose output is not of x's shape, or not one
         energy a trajectory.
-    TypeError : net cannot be called, or process is not a Process.
+    TypeError : net cannot be called, or returns no tensor; process is not a Process.
 
     References
     ----------
@@ -85,14 +85,13 @@ class Denoiser(nn.Module):
     def forward(self, t: Tensor | float, x: Tensor) -> Tensor:
         """What the network predicts (with ``"edm"``, the data; of energies the score, or for scaled ones the noise); t
         reaches it as ``(batch,)``."""
+        if self.prediction == "edm":
+            return self.predict(t, x).data
         t = broadcast_time(t, x)
         if self.prediction in ENERGIES:
             slope: Tensor = torch.func.grad(lambda x: self._said(t, x).sum())(x)
             return slope if self.prediction == "scaled_energy" else -slope
-        if self.prediction != "edm":
-            return self._said(t, x)
-        scales = Preconditioning(self.process, self.sigma_data, t, x)
-        return scales.data(self._said(scales.clock, scales.input))
+        return self._said(t, x)
 
     def output(self, t: Tensor | float, x: Tensor) -> Tensor:
         """What a loss compares with its target: what the network predicts, with ``"edm"`` between its scalings."""
@@ -103,7 +102,18 @@ class Denoiser(nn.Module):
 
     def predict(self, t: Tensor | float, x: Tensor) -> Prediction:
         """All quantities at (t, x), from one call of the network."""
-        return PREDICTIONS[self.prediction](self.process, t, x, self(t, x))
+        if self.prediction != "edm":
+            return PREDICTIONS[self.prediction](self.process, t, x, self(t, x))
+        t = broadcast_time(t, x)
+        scales = Preconditioning(self.process, self.sigma_data, t, x)
+        out = self._said(scales.clock, scales.input)
+        return PreconditionedPrediction(scales, self.process, t, x, out)
+
+    @property
+    def flow_end(self) -> float:
+        """The last time at which the flow is finite: the process's end, or where its rates end, by the prediction."""
+        whole = PREDICTIONS[self.prediction].flows_without_data
+        return self.process.end if whole else self.process.rates_end
 
     def data(self, t: Tensor | float, x: Tensor) -> Tensor:
         """E[x_0 | x_t = x]."""
@@ -134,7 +144,12 @@ class Denoiser(nn.Module):
         return said if self.prediction == "energy" else said / self.process.sigma(t.reshape(-1))
 
     def _said(self, clock: Tensor, x: Tensor) -> Tensor:
+        if x.ndim == 0:
+            raise ValueError(message("x", "a single number", "(batch, *state)"))
         out = self.net(clock.reshape(-1).expand(x.shape[0]), x)
+        if not isinstance(out, Tensor):
+            advice = "Wrap the network in a function that takes the tensor out of what it returns."
+            raise TypeError(message("net", f"a prediction of type {type(out).__name__}", "a tensor", advice))
         energy = self.prediction in ENERGIES
         if out.shape != (x.shape[:1] if energy else x.shape):
             accepted = f"({x.shape[0]},), one energy a trajectory" if energy else f"x's shape {tuple(x.shape)}"

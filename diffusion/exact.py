@@ -168,11 +168,15 @@ class ExactPrediction(ScorePrediction):
     ::
 
         score = -E[(cov_k)^-1 (x - mean_k)],      data = E[m_k + alpha S_k (cov_k)^-1 (x - mean_k)]
+
+    finite_rates : whether f and g are finite up to the end; the flow is then found by the score alone.
     """
 
-    def __init__(self, mixture: GaussianMixture, process: Process, t: Tensor | float, x: Tensor) -> None:
+    def __init__(
+        self, mixture: GaussianMixture, process: Process, t: Tensor | float, x: Tensor, finite_rates: bool = True
+    ) -> None:
         super().__init__(process, t, x, x)
-        self.mixture = mixture
+        self.mixture, self.finite_rates = mixture, finite_rates
         log_joint, self.gradient = _log_joint(mixture, process, self.t, x)
         self.chosen = torch.softmax(log_joint, 0)[:, None]
         self.out = self._averaged(-self.gradient)
@@ -184,7 +188,7 @@ class ExactPrediction(ScorePrediction):
 
     @property
     def flow(self) -> Tensor:
-        if self.process.rates_end == self.process.end:
+        if self.finite_rates:
             return super().flow
         # sigma' noise = -(sigma^2)' score / 2
         moved = self.process.alpha_rate(self.t) * self.data - 0.5 * self.process.variance_rate(self.t) * self.score
@@ -205,10 +209,16 @@ class ExactDenoiser(Denoiser):
     def __init__(self, mixture: GaussianMixture, process: Process) -> None:
         super().__init__(_Score(mixture, process), process, prediction="score")
         self.mixture = mixture
+        self.finite_rates = process.rates_end == process.end
+
+    @property
+    def flow_end(self) -> float:
+        """The process's end."""
+        return self.process.end
 
     def predict(self, t: Tensor | float, x: Tensor) -> ExactPrediction:
         """All quantities at (t, x)."""
-        return ExactPrediction(self.mixture, self.process, t, x)
+        return ExactPrediction(self.mixture, self.process, t, x, self.finite_rates)
 
     def log_prob(self, t: Tensor | float, x: Tensor) -> Tensor:
         """log p_t(x) in nats, ``(batch,)``."""

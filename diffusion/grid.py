@@ -107,7 +107,7 @@ def time_grid(grid: str | Tensor, steps: int, t_min: float, t_max: float, proces
                 message("grid", f"a tensor of shape {tuple(grid.shape)}", "strictly falling times (T,), T >= 2")
             )
         return grid.to(torch.float64)
-    if grid not in GRIDS:
+    if not isinstance(grid, str) or grid not in GRIDS:
         raise ValueError(message("grid", repr(grid), f"{' or '.join(map(repr, GRIDS))}, or a tensor of times"))
     if steps < 1:
         raise ValueError(message("steps", repr(steps), "at least 1"))

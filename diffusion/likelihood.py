@@ -106,7 +106,7 @@ def log_likelihood(
     """
     if not isinstance(denoiser, Denoiser):
         raise TypeError(message("denoiser", type(denoiser).__name__, "a diffusion.Denoiser"))
-    t_max = denoiser.process.end if t_max is None else t_max
+    t_max = denoiser.flow_end if t_max is None else t_max
     if trace not in ("exact", "hutchinson"):
         raise ValueError(message("trace", repr(trace), "'exact' or 'hutchinson'"))
     if probes < 1 or (trace == "exact" and probes != 1):

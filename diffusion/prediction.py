@@ -16,11 +16,14 @@ from torch import Tensor
 
 from .process import Process, broadcast_time
 
-__all__ = ["PREDICTIONS", "Prediction"]
+__all__ = ["PREDICTIONS", "PreconditionedPrediction", "Preconditioning", "Prediction"]
 
 
 class Prediction:
     """A prediction `out` for a process at time t and state x; all are of x's shape, or broadcast against it."""
+
+    flows_without_data = False
+    """Whether `flow` is finite where alpha is 0."""
 
     def __init__(self, process: Process, t: Tensor | float, x: Tensor, out: Tensor) -> None:
         self.process, self.x, self.out = process, x, out
@@ -88,6 +91,8 @@ class ScorePrediction(Prediction):
 class DataPrediction(Prediction):
     """Finite where alpha is 0 too: of the noise there is no doubt then."""
 
+    flows_without_data = True
+
     @property
     def data(self) -> Tensor:
         return self.out
@@ -102,6 +107,8 @@ class DataPrediction(Prediction):
 
 class VelocityPrediction(Prediction):
     """References: Salimans & Ho (2022). Progressive distillation for fast sampling of diffusion models. Appendix D."""
+
+    flows_without_data = True
 
     @property
     def velocity(self) -> Tensor:
@@ -130,6 +137,8 @@ class VelocityPrediction(Prediction):
 class FlowPrediction(Prediction):
     """References: Lipman et al. (2023). Flow matching for generative modeling. ICLR. Eq. (8), for the field."""
 
+    flows_without_data = True
+
     @property
     def flow(self) -> Tensor:
         return self.out
@@ -151,22 +160,6 @@ class FlowPrediction(Prediction):
     def _turning(self) -> Tensor:
         """alpha sigma' - sigma alpha'."""
         return self.alpha * self.process.sigma_rate(self.t) - self.sigma * self.process.alpha_rate(self.t)
-
-
-PREDICTIONS: dict[str, type[Prediction]] = {
-    "noise": NoisePrediction,
-    "data": DataPrediction,
-    "velocity": VelocityPrediction,
-    "score": ScorePrediction,
-    "flow": FlowPrediction,
-    "edm": DataPrediction,
-    "energy": ScorePrediction,
-    "scaled_energy": NoisePrediction,
-}
-"""What a denoiser hands over, by the name of its prediction; of an energy it is a gradient."""
-
-ENERGIES = ("energy", "scaled_energy")
-"""Predictions that are a number a trajectory, which is differentiated."""
 
 
 class Preconditioning:
@@ -200,6 +193,43 @@ class Preconditioning:
         skip = self.alpha * self.sigma_data**2 / self.total
         return skip * self.centred + self.sigma * self.sigma_data / torch.sqrt(self.total) * out
 
+    def noise(self, out: Tensor) -> Tensor:
+        """(x - shift - alpha data) / sigma, without the difference."""
+        return self.sigma / self.total * self.centred - self.alpha * self.sigma_data / torch.sqrt(self.total) * out
+
 
 #: greatest |c| that a preconditioned network is asked for; sigma / alpha is then 2e17
 FARTHEST = 10.0
+
+
+class PreconditionedPrediction(DataPrediction):
+    """A network's output between those scalings; data and noise are finite, and exact to rounding, at both ends."""
+
+    def __init__(self, scales: Preconditioning, process: Process, t: Tensor, x: Tensor, out: Tensor) -> None:
+        super().__init__(process, t, x, scales.data(out))
+        self._noise = scales.noise(out)
+
+    @property
+    def noise(self) -> Tensor:
+        return self._noise
+
+    @property
+    def flow(self) -> Tensor:
+        moved = self.process.alpha_rate(self.t) * self.data + self.process.sigma_rate(self.t) * self.noise
+        return moved + self.process.shift_rate(self.t) if self.process.shifted else moved
+
+
+PREDICTIONS: dict[str, type[Prediction]] = {
+    "noise": NoisePrediction,
+    "data": DataPrediction,
+    "velocity": VelocityPrediction,
+    "score": ScorePrediction,
+    "flow": FlowPrediction,
+    "edm": PreconditionedPrediction,
+    "energy": ScorePrediction,
+    "scaled_energy": NoisePrediction,
+}
+"""What a denoiser hands over, by the name of its prediction; of an energy it is a gradient."""
+
+ENERGIES = ("energy", "scaled_energy")
+"""Predictions that are a number a trajectory, which is differentiated."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -24,6 +25,10 @@ from sdesolve.errors import message
 from .prior import NormalPrior
 
 __all__ = ["Process", "broadcast_time"]
+
+
+STEEPEST = 1e6
+"""|f| end beyond which f stands for an infinite rate."""
 
 
 def broadcast_time(t: Tensor | float, x: Tensor) -> Tensor:
@@ -37,8 +42,10 @@ def broadcast_time(t: Tensor | float, x: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError : t has another shape.
+    ValueError : t has another shape. TypeError : x is not of floating-point numbers.
     """
+    if not x.is_floating_point():
+        raise TypeError(message("x", str(x.dtype).removeprefix("torch."), "a tensor of floating-point numbers"))
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     if t.ndim == 0:
         return t
@@ -66,10 +73,12 @@ class Process(ABC):
     end: float = 1.0
     """The time of pure noise."""
 
-    @property
+    @cached_property
     def rates_end(self) -> float:
-        """The last time at which f and g are finite, where stochastic generation starts. Default: `end`."""
-        return self.end
+        """The last time at which f and g are finite, where stochastic generation starts: `end`, or 0.999 of it where
+        alpha is 0 at the end, up to rounding."""
+        rate = float(self.drift_rate(torch.tensor(self.end, dtype=torch.float64)))
+        return self.end if abs(rate) * self.end < STEEPEST else 0.999 * self.end
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -89,7 +98,7 @@ class Process(ABC):
 
     def log_snr(self, t: Tensor) -> Tensor:
         """log(alpha^2 / sigma^2), strictly decreasing in t; infinite where sigma is zero."""
-        return 2 * torch.log(self.alpha(t)) - torch.log(self.variance(t))
+        return 2 * torch.log(self.alpha(t).clamp(min=0)) - torch.log(self.variance(t))
 
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
         """The inverse of :meth:`log_snr`, between 0 and `end`; differentiable."""
@@ -178,7 +187,7 @@ def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     """d function / dt of an elementwise function, in forward mode."""
     t = t.clone()  # an expanded tensor cannot carry a tangent
     found: Tensor = torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
-    return found
+    return found.to(t.dtype)  # the tangent of a 0-d float32 tensor times a Python number is float64 (torch 2.13)
 
 
 #: halvings of the logarithm of time, from 1e-30 of the end on, and the steps by Newton's method behind them

@@ -374,10 +374,6 @@ class RectifiedFlow(Process):
     Lipman et al. (2023). Flow matching for generative modeling. ICLR.
     """
 
-    @property
-    def rates_end(self) -> float:
-        return 0.999
-
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - t
 

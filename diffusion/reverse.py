@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 
+import torch
 from torch import Tensor, nn
 
 import sdesolve as ss
@@ -26,7 +28,7 @@ Score = Callable[[Tensor, Tensor], Tensor]
 """``score(t, x)``: the gradient of log p_t at x, of x's shape; t is 0-d or ``(batch, 1, ..., 1)``."""
 
 Eta = float | Callable[[Tensor], Tensor]
-"""The amount of noise: a number, or an elementwise function of t."""
+"""The amount of noise: a number (or 0-d tensor), or an elementwise function of t."""
 
 
 def reverse_sde(process: Process, score: Score | Denoiser, eta: Eta = 1.0) -> ss.SDE:
@@ -40,7 +42,8 @@ def reverse_sde(process: Process, score: Score | Denoiser, eta: Eta = 1.0) -> ss
     score : a denoiser; or ``score(t, x)`` with t 0-d, or ``(batch, 1, ..., 1)`` when each trajectory has a clock of its
         own. A denoiser's own prediction goes into the form of the drift that stays finite longest
         (`diffusion.prediction`).
-    eta : amount of noise, >= 0, or such a function of t; every one gives the same marginals. Default 1.
+    eta : amount of noise, >= 0, or such a function of t, elementwise; every one gives the same marginals. Default 1.
+        Compiled, a number is a constant of the graph, a 0-d tensor an input.
 
     References
     ----------
@@ -48,9 +51,17 @@ def reverse_sde(process: Process, score: Score | Denoiser, eta: Eta = 1.0) -> ss
     Song et al. (2021). Score-based generative modeling through stochastic differential equations. ICLR. Eq.
     (6). Zhang & Chen (2023). Fast sampling of diffusion models with exponential integrator. ICLR. Eq. (6),
     for eta.
+
+    Raises
+    ------
+    ValueError : eta is negative or not finite, or not elementwise; a denoiser of another process.
+    TypeError : process, score or eta is of another kind.
     """
-    if not callable(eta) and not (math.isfinite(eta) and eta >= 0):
-        raise ValueError(message("eta", repr(eta), "a finite number >= 0, or a function of t"))
+    if not callable(eta):
+        if not (isinstance(eta, Real) or (isinstance(eta, Tensor) and eta.ndim == 0)):
+            raise TypeError(message("eta", type(eta).__name__, "a number, or a function of t"))
+        if not (math.isfinite(eta) and eta >= 0):
+            raise ValueError(message("eta", repr(eta), "a finite number >= 0, or a function of t"))
     return ss.SDE(ReverseDrift(process, score, eta), _Diffusion(process, eta), additive=True)
 
 
@@ -80,9 +91,10 @@ class ReverseDrift(nn.Module):
         if not callable(score):
             accepted = "a denoiser, or a function score(t, x) -> tensor"
             raise TypeError(message("score", type(score).__name__, accepted))
-        if isinstance(score, Denoiser) and score.process != process:
+        if isinstance(score, Denoiser) and not _same(score.process, process):
             raise ValueError(message("score", f"a denoiser of {score.process}", f"one of {process}"))
         self.process, self.score, self.eta = process, score, eta
+        self.noiseless = not callable(eta) and float(eta) == 0
 
     def predict(self, t: Tensor, x: Tensor) -> Prediction:
         """All quantities at (t, x), from one evaluation of the score."""
@@ -96,7 +108,7 @@ class ReverseDrift(nn.Module):
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         found = self.predict(t, x)
-        return found.flow if self.eta == 0 else found.reverse_drift(self.eta_at(broadcast_time(t, x)))
+        return found.flow if self.noiseless else found.reverse_drift(self.eta_at(broadcast_time(t, x)))
 
 
 class _Diffusion(nn.Module):
@@ -111,4 +123,21 @@ class _Diffusion(nn.Module):
 
 
 def _at(eta: Eta, t: Tensor) -> Tensor | float:
-    return eta(t) if callable(eta) else eta
+    if not callable(eta):
+        return eta
+    found = eta(t)
+    if isinstance(found, Tensor) and found.shape not in ((), t.shape):
+        got = f"a function that returns shape {tuple(found.shape)} for t of shape {tuple(t.shape)}"
+        raise ValueError(message("eta", got, "an elementwise function of t, or a number"))
+    if not isinstance(found, Tensor | Real):
+        raise TypeError(message("eta", f"a function that returns {type(found).__name__}", "a tensor or a number"))
+    return found
+
+
+def _same(one: Process, other: Process) -> bool:
+    """Whether two processes are equal, or have the same alpha, sigma and shift, as copies have."""
+    if one == other:
+        return True
+    t = one.end * torch.linspace(0, 1, 9, dtype=torch.float64)
+    parts = (lambda p: p.alpha(t)), (lambda p: p.sigma(t)), (lambda p: p.shift(t))
+    return one.end == other.end and all(torch.equal(part(one), part(other)) for part in parts)

@@ -16,6 +16,7 @@ from sdesolve.progress import Report
 from .denoiser import Denoiser
 from .grid import GRIDS, time_grid
 from .predictor_corrector import predictor_corrector
+from .request import check_count, check_seed, check_shape, check_span
 from .reverse import Eta
 from .samplers import SAMPLERS, Sampler
 
@@ -139,8 +140,9 @@ def sample(
         signal-to-noise ratio, default 0.16; see `diffusion.predictor_corrector`.
     grid : ``"uniform"``, ``"log_snr"``, ``"karras"`` or ``"quadratic"``, see `diffusion.grid`; or strictly falling
         times ``(T,)``, which then stand for `steps`, `t_min` and `t_max`.
-    t_min, t_max : where generation ends and starts; default 1e-3 and the process's end, ``process.rates_end`` with
-        noise, but not for ``"ancestral"``.
+    t_min, t_max : where generation ends and starts; default 1e-3 and the process's end, or where its rates end:
+        ``process.rates_end`` with noise, ``denoiser.flow_end`` without and for ``"ancestral"``. A network's score grows
+        like 1 / sigma towards t_min = 0.
     prior : what to start from: an object with a method ``sample`` (see :class:`Prior`), or a tensor of
         `shape`. Default: ``process.prior_at(t_max)``.
     seed : int. Default: drawn from torch's global generator.
@@ -158,7 +160,8 @@ def sample(
 
     Raises
     ------
-    ValueError : an unknown sampler or grid, options that contradict each other, a prior of another shape.
+    ValueError : an unknown sampler or grid, options that contradict each other, times outside the span of the process,
+        a prior of another shape.
 
     References
     ----------
@@ -169,14 +172,24 @@ def sample(
     if sampler not in SAMPLERS:
         raise ValueError(message("sampler", repr(sampler), " or ".join(map(repr, SAMPLERS))))
     kind = SAMPLERS[sampler]
-    t_max = kind.start(denoiser.process) if t_max is None else t_max
+    shape = check_shape(shape)
+    for name, number in (("steps", steps), ("trajectory", trajectory)):
+        if number is not None:
+            check_count(name, number)
+    if seed is not None:
+        check_seed(seed)
+    t_max = kind.start(denoiser) if t_max is None else float(t_max)
     adaptive = steps is None and kind.steps is None and not isinstance(grid, Tensor)
     _check_options(sampler, kind, adaptive, grid, rtol, atol, method, eta)
     if not kind.corrects and not (corrector_steps is None and snr is None):
         got = f"{corrector_steps!r} and {snr!r} for {sampler!r}"
         raise ValueError(message("corrector_steps, snr", got, "None there", 'Write sampler="predictor_corrector".'))
-    if not isinstance(grid, Tensor) and not 0 <= t_min < t_max:
-        raise ValueError(message("t_min, t_max", f"{t_min!r} and {t_max!r}", "0 <= t_min < t_max"))
+    if isinstance(grid, Tensor):
+        grid = time_grid(grid, 1, t_min, t_max, denoiser.process)
+        if steps not in (None, len(grid) - 1):
+            raise ValueError(message("steps", f"{steps} beside a grid of {len(grid)} times", "one of them"))
+        t_min, t_max = float(grid[-1]), float(grid[0])
+    check_span(denoiser, kind.stochastic and kind.reads_rates, t_min, t_max)
 
     seed = int(torch.randint(2**63 - 1, ())) if seed is None else seed
     dtype, device = _kind(denoiser, dtype, device)
@@ -185,7 +198,7 @@ def sample(
         count = 1 if trajectory is None else trajectory
     times = time_grid(grid, 1 if count is None else count, t_min, t_max, denoiser.process)
     stride = _stride(len(times) - 1, trajectory)
-    start = _start(denoiser, prior, float(times[0]), tuple(shape), seed, paths, dtype, device)
+    start = _start(denoiser, prior, float(times[0]), shape, seed, paths, dtype, device)
     amount = 1.0 if eta is None else eta
     problem, dt, ts, every = kind.problem(denoiser, amount), None, times, 1
     if adaptive:
@@ -232,7 +245,7 @@ def _check_options(
         got, accepted = f"tolerances for {sampler!r} in fixed steps", "fixed steps or tolerances"
         advice = "Leave out steps and grid for error control, or leave out the tolerances."
         raise ValueError(message("rtol, atol", got, accepted, advice))
-    if adaptive and grid in GRIDS and grid != "uniform":
+    if adaptive and isinstance(grid, str) and grid in GRIDS and grid != "uniform":
         got = f"{grid!r} for {sampler!r} with error control"
         raise ValueError(message("grid", got, "'uniform' there", "Pass steps= for a grid."))
     if kind.only and method not in (None, kind.method[adaptive]):
@@ -273,6 +286,8 @@ def _start(
     if isinstance(prior, Tensor):
         if prior.shape != shape:
             raise ValueError(message("prior", f"a tensor of shape {tuple(prior.shape)}", f"shape {shape}"))
+        if prior.is_complex():
+            raise TypeError(message("prior", f"a tensor of {prior.dtype}", "real numbers"))
         return prior.to(dtype=dtype, device=device)
     source: Prior = denoiser.process.prior_at(t_max) if prior is None else prior
     if not callable(getattr(source, "sample", None)):

@@ -23,7 +23,6 @@ from sdesolve.methods import Method
 from .ancestral import Ancestral
 from .denoiser import Denoiser
 from .kernels import check_eta
-from .process import Process
 from .reverse import Eta, probability_flow, reverse_sde
 
 __all__ = ["SAMPLERS", "Sampler"]
@@ -70,9 +69,10 @@ class Sampler:
     reads_rates: bool = True
     corrects: bool = False
 
-    def start(self, process: Process) -> float:
+    def start(self, denoiser: Denoiser) -> float:
         """Where generation starts."""
-        return process.rates_end if self.stochastic and self.reads_rates else process.end
+        reads = self.stochastic and self.reads_rates
+        return denoiser.process.rates_end if reads else denoiser.flow_end
 
 
 SAMPLERS = {

@@ -33,7 +33,7 @@ def warn_of_stiffness(
     if not system.is_sde or method.made_for is not None or method.may_fail or not plain_eager():
         return 0
     gaps = np.abs(np.diff(times, axis=0))
-    h = float((gaps / np.ceil(gaps / dt)).max())
+    h = float((gaps[0] / np.ceil(gaps[0] / dt)).max())
     rate = decay_rate(system, start, y, backwards=bool(times[-1, 0] < times[0, 0]))
     if h * rate > LIMIT:
         able = system.problem.kind == "SDE" and default(system) == method.name != "heun"

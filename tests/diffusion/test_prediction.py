@@ -5,6 +5,7 @@ import torch
 
 import diffusion
 import sdesolve as ss
+from diffusion.exact import GaussianMixture
 from diffusion.prediction import PREDICTIONS
 from tests.diffusion.known import random_gaussian, random_mixture
 from tests.diffusion.test_processes import PROCESSES, every
@@ -133,3 +134,49 @@ def test_a_denoiser_of_another_process_is_refused():
     denoiser = random_mixture(0).denoiser(diffusion.VP())
     with pytest.raises(ValueError, match="score: got a denoiser of VP"):
         diffusion.probability_flow(diffusion.VE(), denoiser)
+
+
+@pytest.mark.parametrize("name", ["SubVP", "rectified flow", "EDM"])
+def test_the_noise_of_a_preconditioned_network_is_no_difference_of_large_numbers(name):
+    """(x - alpha data) / sigma cancels where sigma is small, in float32; at t = 0 it would be 0 / 0."""
+    process, x = PROCESSES[name], points()
+    net = lambda c, x: torch.tanh(x.flip(1) + c[:, None])
+    denoiser = diffusion.Denoiser(net, process, "edm", sigma_data=0.7)
+    for t in (1e-6, 1e-4, 1e-2, 0.5):
+        noise = denoiser.noise(t, x)
+        torch.testing.assert_close(process.perturb(t, denoiser.data(t, x), noise), x, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(denoiser.noise(t, x.float()).double(), noise, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(denoiser.flow(t, x.float()).double(), denoiser.flow(t, x), rtol=1e-4, atol=1e-4)
+    assert denoiser.flow(0.0, x).isfinite().all()
+    ends = diffusion.sample(denoiser, (4, 2), sampler="probability_flow", t_min=0.0, seed=0, dtype=F64)
+    assert ends.isfinite().all()
+
+
+class Quarter(diffusion.Process):
+    """A quarter of a circle, as users write it; alpha is 0 at the end, in float32 a little less."""
+
+    def alpha(self, t):
+        return torch.cos(0.5 * torch.pi * t)
+
+    def sigma(self, t):
+        return torch.sin(0.5 * torch.pi * t)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_a_process_that_forgets_the_data_by_its_end_is_found_to(dtype):
+    """Generation with noise starts before, that without at the end."""
+    process, mixture = Quarter(), random_gaussian(5)
+    assert process.rates_end == 0.999
+    exact = GaussianMixture(*(x.to(dtype) for x in (mixture.means, mixture.covariances))).denoiser(process)
+    edm = diffusion.Denoiser(lambda c, x: torch.tanh(x + c[:, None]), process, "edm")
+    for sampler in ("probability_flow", "euler_maruyama")[: 2 if dtype == torch.float32 else 1]:
+        x = diffusion.sample(exact, (1000, 2), sampler=sampler, seed=0).double()
+        assert torch.allclose(x.mean(0), mixture.means[0], atol=5 * float(x.std(0).max()) / 1000**0.5 + 0.03)
+        assert torch.allclose(torch.cov(x.T), mixture.covariances[0], atol=0.08)
+        assert diffusion.sample(edm, (4, 2), sampler=sampler, seed=0, dtype=dtype).isfinite().all()
+
+
+@every
+def test_only_processes_that_forget_the_data_have_rates_that_end_early(process):
+    early = isinstance(process, diffusion.RectifiedFlow)
+    assert process.rates_end == (0.999 if early else process.end)
