@@ -10,6 +10,7 @@ from . import exact, grid, network
 from .affine import Affine
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .denoiser import Denoiser
+from .elbo import ELBO, elbo
 from .fit import Fit, TrainingInterrupted, fit
 from .likelihood import LogLikelihood, log_likelihood
 from .loss import DenoisingLoss
@@ -22,6 +23,7 @@ from .sample import sample
 
 __all__ = [
     "EDM",
+    "ELBO",
     "VE",
     "VP",
     "Affine",
@@ -40,6 +42,7 @@ __all__ = [
     "bits_per_dimension",
     "broadcast_time",
     "dequantise",
+    "elbo",
     "exact",
     "fit",
     "grid",
