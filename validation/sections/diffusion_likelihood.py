@@ -16,9 +16,9 @@ from torch import Tensor
 import diffusion
 from diffusion.exact import GaussianMixture
 from diffusion.process import Process
-from validation.check import Case, Check, Section, Settings, bounded
+from validation.check import Case, Check, Settings, bounded
 
-NAME = "diffusion_likelihood"
+NAME = "diffusion"
 PROCESSES: dict[str, Process] = {
     "VP": diffusion.VP(),
     "EDM": diffusion.EDM(),
@@ -82,10 +82,10 @@ def exceedances(settings: Settings, trace: str, probes: int, columns: int) -> It
 
 
 def truncated(name: str) -> Iterator[Check]:
-    """The first-order estimate of log p_t - log p_0 that a network has, by the score of the exact law."""
+    """The first-order estimate of log p_t - log p_0 that a network has; it predicts the exact data."""
     process, law = PROCESSES[name], mixture(2)
     exact, x = law.denoiser(process), law.sample(50, seed=0)
-    network = diffusion.Denoiser(lambda t, x: exact.score(t, x), process, "score")
+    network = diffusion.Denoiser(lambda t, x: exact.data(t, x), process, "data")
     t = float(process.time_of_log_snr(torch.tensor(11.0, dtype=torch.float64)))
     with torch.no_grad():
         found = diffusion.log_likelihood(network, x, t_min=t, prior=law.at(process, process.end), rtol=1e-6)
@@ -110,6 +110,7 @@ def tight(settings: Settings, name: str) -> Iterator[Check]:
 
 
 def cases(settings: Settings) -> list[Case]:
+    """Of the section `diffusion`."""
     return [
         *(Case(f"{k}, {dims}-d", partial(by_default, settings, k, dims)) for k in PROCESSES for dims in (2, 5)),
         Case("hutchinson", partial(exceedances, settings, "hutchinson", 16, 16)),
@@ -117,8 +118,3 @@ def cases(settings: Settings) -> list[Case]:
         *(Case(f"truncation, {k}", partial(truncated, k)) for k in PROCESSES),
         *(Case(f"bound, {k}", partial(tight, settings, k)) for k in PROCESSES),
     ]
-
-
-DIFFUSION_LIKELIHOOD = Section(
-    "diffusion_likelihood", "log-likelihoods with exact scores, estimated traces, the variational bound", cases
-)
