@@ -98,8 +98,8 @@ def elbo(
 
     Examples
     --------
-    >>> from diffusion.exact import Gaussian
-    >>> law, process = Gaussian(torch.zeros(2), torch.eye(2)), diffusion.VP()
+    >>> from diffusion import VP, exact
+    >>> law, process = exact.Gaussian(torch.zeros(2), torch.eye(2)), VP()
     >>> found = elbo(law.denoiser(process), torch.zeros(1, 2), samples=64)
     >>> bool((found.bound - law.log_prob(torch.zeros(1, 2))).abs() < 5 * found.std_error)
     True
