@@ -12,6 +12,7 @@ from .ancestral import Ancestral
 from .chains import DDPMChain, NCSNChain
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .denoiser import Denoiser
+from .elbo import ELBO, elbo
 from .fit import Fit, TrainingInterrupted, fit
 from .langevin import annealed_langevin, langevin
 from .likelihood import LogLikelihood, log_likelihood
@@ -27,6 +28,7 @@ from .underdamped import underdamped_langevin
 
 __all__ = [
     "EDM",
+    "ELBO",
     "VE",
     "VP",
     "Affine",
@@ -52,6 +54,7 @@ __all__ = [
     "bits_per_dimension",
     "broadcast_time",
     "dequantise",
+    "elbo",
     "exact",
     "fit",
     "grid",

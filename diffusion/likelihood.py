@@ -7,8 +7,7 @@ With F(t, x) the right-hand side of the probability flow, along its solution fro
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +19,18 @@ from sdesolve.errors import message
 from sdesolve.progress import Report
 
 from .denoiser import Denoiser
-from .prior import trajectory_normals
+from .prior import LogDensity, log_density
+from .quantise import bits_per_dimension
 from .reverse import probability_flow
+from .trace import Trace, trace_estimator
+from .truncation import truncation
 
 __all__ = ["LogLikelihood", "log_likelihood"]
 
-LogDensity = Callable[[Tensor], Tensor]
+#: default rtol and atol by dtype
+TOLERANCES = {torch.float32: (1e-5, 1e-7), torch.float64: (1e-8, 1e-8)}
+#: below this rtol a method of order 7 needs fewer evaluations than one of order 5
+TIGHT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,16 @@ class LogLikelihood:
     """What :func:`log_likelihood` returns; everything is ``(batch,)`` unless said otherwise.
 
     log_prob : in nats; with several probes, their mean.
-    std_error : standard error of the mean over probes; zero for the exact trace, None for a single probe.
+    std_error : standard error of the mean over probes (with ``"hutch++"``, those of the rest); zero for the exact
+        trace, None for a single probe.
     prior_gap : log p_T(x_T) - log prior(x_T) where p_T is known, else None: what the log-likelihood lost
         because the prior is not quite the marginal at t_max.
     latent : x_T, ``(batch, *state)``.
     stats : of the solve.
+    truncation : log p(x) at t_min less that of the data at 0: zero for t_min = 0, exact for exact denoisers (None if
+        their data have no density), else to first order in the noise at t_min, from the denoiser's score there; see
+        `diffusion.truncation`. Of use where it is small: a density that varies on the scale of sigma(t_min) has more
+        to it than the first order. ``log_prob - truncation`` estimates log p_0(x). Carries no gradient.
     """
 
     log_prob: Tensor
@@ -45,6 +55,11 @@ class LogLikelihood:
     prior_gap: Tensor | None
     latent: Tensor
     stats: ss.Stats
+    truncation: Tensor | None = None
+
+    def bits_per_dimension(self, *, levels: int, range: tuple[float, float] = (-1.0, 1.0)) -> Tensor:
+        """Of data that :func:`diffusion.dequantise` made of so many levels, ``(batch,)``."""
+        return bits_per_dimension(self.log_prob, self.latent[0].numel(), levels=levels, range=range)
 
 
 def log_likelihood(
@@ -52,6 +67,7 @@ def log_likelihood(
     x: Tensor,
     *,
     trace: str = "exact",
+    probe: str = "rademacher",
     probes: int = 1,
     seed: int = 0,
     paths: Sequence[int] | Tensor | None = None,
@@ -78,10 +94,17 @@ def log_likelihood(
     ----------
     denoiser : a :class:`diffusion.Denoiser`, in evaluation mode.
     x : ``(batch, *state)``.
-    trace : how the divergence is found: ``"exact"``, D vector-Jacobian products for D components; or
-        ``"hutchinson"``, v^T (dF/dx) v averaged over random signs v, which are drawn once and kept throughout
-        the solve.
-    probes : number of v for ``"hutchinson"``; solved jointly, each with its own log-density.
+    trace : how the divergence is found; see `diffusion.trace`. What is random is drawn once and kept throughout the
+        solve.
+
+        - ``"exact"``: D vector-Jacobian products for D components;
+        - ``"hutchinson"``: v^T (dF/dx) v averaged over random v, one product each;
+        - ``"hutch++"``: exactly on the span of a third of the products, ``"hutchinson"`` on the rest. Better where
+          few directions make most of the trace. Exact where a third of the products is D or more.
+    probe : the law of v: ``"rademacher"`` (random signs), ``"gaussian"``, or ``"sphere"`` (uniform on the sphere of
+        radius sqrt(D)), with which ``"hutch++"`` does best: where the flow only scales, it is exact.
+    probes : vector-Jacobian products at a time: the number of v for ``"hutchinson"``, at least 3 for ``"hutch++"``,
+        which turns every third into a v. All are solved jointly, each v with its own log-density.
     seed, paths : the probes of trajectory i depend on seed and paths[i] (default i) alone.
     t_min, t_max : the span of the ODE; default 1e-5 and the process's end. The density is that of the data at t_min.
         Exact denoisers may be asked for t_min = 0; a network's score grows like 1 / sigma there.
@@ -89,13 +112,15 @@ def log_likelihood(
         prior of the process.
     marginal : the true density at t_max, in the same form, where it is known; only for ``prior_gap``. An
         exact denoiser brings its own.
-    method, rtol, atol, dt, adjoint, compile, progress : as in :func:`sdesolve.solve`; by default ``"tsit5"`` with its
-        tolerances.
+    method, rtol, atol, dt, adjoint, compile, progress : as in :func:`sdesolve.solve`. Default tolerances: 1e-5 and 1e-7
+        in float32, 1e-8 and 1e-8 in float64, which leaves an error near 1e-7 in smooth log-densities; default method
+        ``"vern7"`` for rtol below 1e-6, else ``"tsit5"``. x and the log-density are held to them each by itself: the
+        mean squares of both errors count the same in any dimension, and the log-density has D times `atol`.
     chunk : vector-Jacobian products taken at a time, to bound memory. Default: all.
 
     Raises
     ------
-    ValueError : an unknown trace, probes below 1 or with the exact trace, times out of order.
+    ValueError : an unknown trace or probe, too few probes or several with the exact trace, times out of order.
 
     References
     ----------
@@ -103,32 +128,32 @@ def log_likelihood(
     Grathwohl et al. (2019). FFJORD. ICLR. Section 3.1, for the fixed probe.
     Song et al. (2021). Score-based generative modeling through stochastic differential equations. ICLR.
     Section 4.3.
+    Meyer, Musco, Musco & Woodruff (2021). Hutch++: optimal stochastic trace estimation. SOSA.
     """
     if not isinstance(denoiser, Denoiser):
         raise TypeError(message("denoiser", type(denoiser).__name__, "a diffusion.Denoiser"))
     t_max = denoiser.flow_end if t_max is None else t_max
-    if trace not in ("exact", "hutchinson"):
-        raise ValueError(message("trace", repr(trace), "'exact' or 'hutchinson'"))
-    if probes < 1 or (trace == "exact" and probes != 1):
-        accepted = "at least 1 for trace='hutchinson', 1 for trace='exact'"
-        raise ValueError(message("probes", f"{probes} for trace={trace!r}", accepted))
     if not 0 <= t_min < t_max:
         raise ValueError(message("t_min, t_max", f"{t_min!r} and {t_max!r}", "0 <= t_min < t_max"))
     if x.ndim < 2:
         raise ValueError(message("x", f"shape {tuple(x.shape)}", "(batch, *state)"))
-    log_prior = _log_density("prior", denoiser.process.prior_at(t_max) if prior is None else prior)
+    log_prior = log_density("prior", denoiser.process.prior_at(t_max) if prior is None else prior)
     log_marginal = _marginal(denoiser, marginal, t_max)
 
-    probe = None if trace == "exact" else _random_signs(x, probes, seed, paths)
-    flow = _FlowWithDivergence(denoiser, probe, chunk)
-    columns = 1 if trace == "exact" else probes
+    estimator = trace_estimator(trace, probes, probe, x, seed=seed, paths=paths, chunk=chunk)
+    tolerances: tuple[Tensor | None, Tensor | None] = (None, None)
+    if dt is None or rtol is not None or atol is not None:
+        known = TOLERANCES.get(x.dtype, TOLERANCES[torch.float32])
+        rtol, atol = known[0] if rtol is None else rtol, known[1] if atol is None else atol
+        tolerances = _tolerances(x, estimator.columns, rtol, atol)
+        method = "vern7" if method is None and rtol < TIGHT else method
     solution = ss.solve(
-        ss.ODE(flow),
-        (x, x.new_zeros(x.shape[0], columns)),
+        ss.ODE(_FlowWithDivergence(denoiser, estimator)),
+        (x, x.new_zeros(x.shape[0], estimator.columns)),
         torch.tensor([t_min, t_max], dtype=torch.float64, device=x.device),
         method=method,
-        rtol=rtol,
-        atol=atol,
+        rtol=tolerances[0],
+        atol=tolerances[1],
         dt=dt,
         adjoint=adjoint,
         compile=compile,
@@ -136,57 +161,40 @@ def log_likelihood(
     )
     latent, gained = solution.ys[0][-1], solution.ys[1][-1]
     at_prior = log_prior(latent)
-    std_error = gained.std(1) / math.sqrt(probes) if probes > 1 else None
     return LogLikelihood(
-        log_prob=at_prior + gained.mean(1),
-        std_error=torch.zeros_like(at_prior) if trace == "exact" else std_error,
+        log_prob=at_prior + estimator.mean(gained),
+        std_error=estimator.std_error(gained),
         prior_gap=None if log_marginal is None else log_marginal(latent) - at_prior,
         latent=latent,
         stats=solution.stats,
+        truncation=truncation(denoiser, x, t_min, estimator),
     )
 
 
 class _FlowWithDivergence(nn.Module):
-    """(x, l) -> (F(t, x), div F(t, x)), one divergence for each probe, or one in all for the exact trace (no probe)."""
+    """(x, l) -> (F(t, x), div F(t, x)), with a column of l for each estimate of the divergence."""
 
-    def __init__(self, denoiser: Denoiser, probe: Tensor | None, chunk: int | None) -> None:
+    def __init__(self, denoiser: Denoiser, trace: Trace) -> None:
         super().__init__()
         self.flow = probability_flow(denoiser.process, denoiser)
-        self.probe, self.chunk = probe, chunk
+        self.trace = trace
 
     def forward(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        x = state[0]
-        pulled = torch.func.vjp(lambda x: self.flow.f(t, x), x)
-        velocity, pull_back = pulled[0], pulled[1]
-        probe = _unit_vectors(x) if self.probe is None else self.probe
-        (products,) = torch.vmap(pull_back, chunk_size=self.chunk)(probe)
-        terms = (products * probe).flatten(2).sum(2)
-        return velocity, terms.sum(0)[:, None] if self.probe is None else terms.T
+        velocity, divergence = self.trace(lambda x: self.flow.f(t, x), state[0])
+        return velocity, divergence
 
 
-def _unit_vectors(x: Tensor) -> Tensor:
-    """One for each component of a trajectory, ``(D, batch, *state)``."""
-    unit = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device).reshape(-1, 1, *x.shape[1:])
-    return unit.expand(-1, *x.shape)
-
-
-def _random_signs(x: Tensor, probes: int, seed: int, paths: Sequence[int] | Tensor | None) -> Tensor:
-    """+1 and -1 with equal probability, ``(probes, batch, *state)``."""
-    normals = trajectory_normals(
-        seed, "probes", (x.shape[0], probes, *x.shape[1:]), paths=paths, dtype=x.dtype, device=x.device
-    )
-    return torch.where(normals < 0, -1.0, 1.0).to(x.dtype).transpose(0, 1)
-
-
-def _log_density(name: str, density: Any) -> LogDensity:
-    found = getattr(density, "log_prob", density)
-    if not callable(found):
-        raise TypeError(message(name, type(density).__name__, "an object with log_prob(x), or a function of x"))
-    return found
+def _tolerances(x: Tensor, columns: int, rtol: float, atol: float) -> tuple[Tensor, Tensor]:
+    """Tolerances of (x, l) with which the mean square of x's errors and that of l's count the same, however many
+    components each has; a log-density, a sum over D components, has D times the absolute tolerance of one."""
+    ss.PID(rtol, atol)  # refuses what are no tolerances
+    dims = x[0].numel()
+    of_x, of_l = (x.new_full((1, count), (2 * count / (dims + columns)) ** 0.5) for count in (dims, columns))
+    return rtol * torch.cat([of_x, of_l], 1), atol * torch.cat([of_x, dims * of_l], 1)
 
 
 def _marginal(denoiser: Denoiser, marginal: Any, t_max: float) -> LogDensity | None:
     if marginal is not None:
-        return _log_density("marginal", marginal)
+        return log_density("marginal", marginal)
     known = getattr(denoiser, "log_prob", None)
     return None if known is None else lambda x: known(t_max, x)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,18 @@ from torch import Tensor
 from sdesolve.brownian import BrownianPath
 from sdesolve.errors import message
 
-__all__ = ["NormalPrior", "derived_seed", "trajectory_normals"]
+__all__ = ["LogDensity", "NormalPrior", "derived_seed", "log_density", "trajectory_normals"]
+
+LogDensity = Callable[[Tensor], Tensor]
+"""``(batch, *state)`` -> log-densities in nats, ``(batch,)``."""
+
+
+def log_density(name: str, density: Any) -> LogDensity:
+    """That of an object with ``log_prob``, or of such a function itself; `name` is the argument it came as."""
+    found = getattr(density, "log_prob", density)
+    if not callable(found):
+        raise TypeError(message(name, type(density).__name__, "an object with log_prob(x), or a function of x"))
+    return found
 
 
 def derived_seed(seed: int, purpose: str) -> int:

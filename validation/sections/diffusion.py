@@ -25,7 +25,7 @@ from sdesolve.methods import METHODS
 from validation.check import Case, Check, Section, Settings, bounded
 from validation.moments import MomentRecursion, moment_vector
 from validation.order import fit_order, order_check
-from validation.sections import diffusion_chains, diffusion_langevin
+from validation.sections import diffusion_chains, diffusion_langevin, diffusion_likelihood
 from validation.significance import kolmogorov_smirnov, mean_and_covariance
 
 Array = NDArray[np.float64]
@@ -221,6 +221,7 @@ def cases(settings: Settings) -> list[Case]:
         Case("log-likelihood", lambda: likelihood(settings)),
         *diffusion_chains.cases(settings),
         *diffusion_langevin.cases(settings),
+        *diffusion_likelihood.cases(settings),
     ]
 
 
