@@ -49,7 +49,7 @@ class DenoisingLoss:
         ``"log_snr"`` makes the likelihood weight constant, as g^2 / sigma^2 = -d log_snr / dt, and ``"balanced"``
         the balanced one. The draws of a batch are evenly spaced with one random offset (Kingma et al. 2021,
         appendix I.1), which lowers the variance further.
-    t_min, t_max : the span of times, ``0 < t_min < t_max <= 1``; default 1e-5 and 1.
+    t_min, t_max : the span of times, ``0 < t_min < t_max``, at most the process's end; default 1e-5 and 1.
 
     Raises
     ------
@@ -75,9 +75,9 @@ class DenoisingLoss:
             raise ValueError(message("weighting", repr(self.weighting), " or ".join(map(repr, WEIGHTINGS))))
         if self.times not in TIMES:
             raise ValueError(message("times", repr(self.times), " or ".join(map(repr, TIMES))))
-        if not 0 < self.t_min < self.t_max <= 1:
+        if not 0 < self.t_min < self.t_max < math.inf:
             got = f"{self.t_min!r} and {self.t_max!r}"
-            raise ValueError(message("t_min, t_max", got, "0 < t_min < t_max <= 1"))
+            raise ValueError(message("t_min, t_max", got, "0 < t_min < t_max, at most the process's end"))
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Losses ``(batch,)`` of the examples x0, ``(batch, *state)``; their mean estimates the loss.
