@@ -6,6 +6,7 @@ Each function writes one PNG to an open file; the same data give the same bytes.
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from typing import BinaryIO
 
 import numpy as np
@@ -27,7 +28,10 @@ def can_be_drawn(shape: tuple[int, ...]) -> None:
     Raises
     ------
     ValueError : an example of this shape is no image in grey or colour, and no vector of one or two components.
+    ImportError : a package that pictures are drawn by is missing.
     """
+    for package in ("PIL", "matplotlib"):
+        import_module(package)
     if not ((len(shape) == 3 and shape[0] in (1, 3)) or shape in ((1,), (2,))):
         accepted = "images in grey or colour, or vectors of one or two components, for a picture"
         raise ValueError(message("--output", f"samples of shape {shape}", accepted, "Write them to a .npy file."))

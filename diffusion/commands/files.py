@@ -18,9 +18,16 @@ REPLACE = "Give --overwrite to replace it."
 
 
 def check_outputs(
-    paths: Sequence[Path], overwrite: bool, advice: str = REPLACE, folders: Collection[Path] = ()
+    paths: Sequence[Path],
+    overwrite: bool,
+    advice: str = REPLACE,
+    *,
+    inputs: Sequence[Path] = (),
+    folders: Collection[Path] = (),
 ) -> None:
     """Make the folders in which files are to be written; those of `folders` are to be folders themselves.
+
+    inputs : what the command reads, and therefore never writes over.
 
     Raises
     ------
@@ -28,7 +35,10 @@ def check_outputs(
         stand where a folder is, or the other way round.
     OSError : the folder cannot be written to.
     """
+    read = {path.resolve() for path in inputs}
     for path in paths:
+        if path.resolve() in read:
+            raise ValueError(message("--output", f"{path}, which is read by the same command", "another name"))
         if path.exists() and path.is_dir() != (path in folders):
             kind = "folder" if path.is_dir() else "file"
             raise ValueError(message("--output", f"{path}, which is a {kind}", "the name of a new file or folder"))

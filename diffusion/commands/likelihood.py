@@ -24,6 +24,7 @@ from ..models import ModelConfig, load_denoiser
 from ..quantise import bits_per_dimension
 from .files import check_outputs, replacing, write_json
 from .options import add_common, add_data, device_of, positive
+from .sample import BATCH, NUMBERS
 from .train import split_rows
 
 __all__ = ["add"]
@@ -55,7 +56,9 @@ def add(commands: Any) -> None:
     traces = f"exact or hutchinson (default: exact up to {EXACT} components)"
     command.add_argument("--trace", help=traces)
     command.add_argument("--probes", type=positive, help="for hutchinson (default: 1)")
-    command.add_argument("--batch-size", type=positive, default=256, help="examples at once (default: %(default)s)")
+    command.add_argument(
+        "--batch-size", type=positive, help=f"examples at once (default: {BATCH}, down to 1 for large images)"
+    )
     command.add_argument("--rtol", type=float, default=1e-4, help="relative tolerance (default: %(default)s)")
     command.add_argument("--atol", type=float, default=1e-4, help="absolute tolerance (default: %(default)s)")
     command.add_argument("--t-min", type=float, help="where the flow starts (default: as trained)")
@@ -71,17 +74,19 @@ def run(options: argparse.Namespace) -> None:
     device = device_of(options.device)
     denoiser, config = load_denoiser(options.model)
     values = _chosen(options, config)
-    check_outputs([path for path in (options.output, options.values) if path is not None], options.overwrite)
+    outputs = [path for path in (options.output, options.values) if path is not None]
+    check_outputs(outputs, options.overwrite, inputs=[options.model, options.data])
 
     x = config.scaling.to_model(values, seed=options.seed)[: options.limit]
     denoiser.to(device)
     trace = options.trace or ("exact" if config.dims <= EXACT else "hutchinson")
+    size = options.batch_size or min(BATCH, max(1, NUMBERS // config.dims))
     found: list[Tensor] = []
     evaluations = 0
     try:
         with reporting(not options.quiet, "likelihood") as report, torch.no_grad():
-            for first in range(0, len(x), options.batch_size):
-                part = x[first : first + options.batch_size]
+            for first in range(0, len(x), size):
+                part = x[first : first + size]
                 share = len(part) / len(x)
                 one = log_likelihood(
                     denoiser,

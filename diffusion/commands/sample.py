@@ -28,6 +28,8 @@ from .options import add_common, device_of, positive
 
 __all__ = ["add"]
 
+BATCH, NUMBERS = 256, 2**20
+"""Samples at once, and numbers in them, unless the user says how many."""
 LEAST_NOISE = 1e-2
 IMAGE_WAYS, POINT_WAYS = 8, 500
 """Trajectories that a picture of them shows, at most."""
@@ -55,7 +57,9 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--overwrite", action="store_true", help="replace files that exist (default: an error)")
     command.add_argument("--count", type=positive, default=64, help="how many (default: %(default)s)")
-    command.add_argument("--batch-size", type=positive, default=256, help="how many at once (default: %(default)s)")
+    command.add_argument(
+        "--batch-size", type=positive, help=f"how many at once (default: {BATCH}, down to 1 for large images)"
+    )
     command.add_argument(
         "--trajectory",
         type=positive,
@@ -95,14 +99,15 @@ def run(options: argparse.Namespace) -> None:
         can_be_drawn(config.shape)
     if folders and (len(config.shape) != 3 or config.shape[0] not in (1, 3)):
         raise ValueError(message("--output", f"a folder for samples of shape {config.shape}", "images in a folder"))
-    check_outputs(targets, options.overwrite, folders=folders)
+    check_outputs(targets, options.overwrite, inputs=[options.model], folders=folders)
 
     drawing = _Drawing(denoiser.to(device), config, options)
+    size = options.batch_size or min(BATCH, max(1, NUMBERS // config.dims))
     samples: list[Tensor] = []
     try:
         with reporting(not options.quiet, "sampling") as report:
-            for first in range(0, options.count, options.batch_size):
-                paths = list(range(first, min(first + options.batch_size, options.count)))
+            for first in range(0, options.count, size):
+                paths = list(range(first, min(first + size, options.count)))
                 samples.append(drawing.samples(paths, _share(report, first, len(paths), options.count)).cpu())
     except (KeyboardInterrupt, ss.SolveError):
         if samples:

@@ -29,6 +29,8 @@ from .options import add_common, add_data, device_of, positive
 __all__ = ["add"]
 
 BATCH = 128
+NUMBERS = 2**21
+"""In a batch, at most, unless its size is given; but 8 examples are. A network keeps a hundred times as many."""
 STEPS = 5000
 DRAWS = 4096
 """Times and noises that the held-out loss is an average over, at least."""
@@ -70,7 +72,11 @@ def add(commands: Any) -> None:
     length = training.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help=f"of training (default: {STEPS})")
     length.add_argument("--epochs", type=float, help=f"times over the data (default: as many as {STEPS} steps are)")
-    training.add_argument("--batch-size", type=int, help=f"examples a step (default: {BATCH}, or all if fewer)")
+    training.add_argument(
+        "--batch-size",
+        type=int,
+        help=f"examples a step (default: {BATCH}, or all if fewer; down to 8 for large images)",
+    )
     training.add_argument("--lr", type=float, default=2e-3, help="highest learning rate (default: %(default)s)")
     training.add_argument("--ema", type=float, default=0.999, help="decay of averaged weights (default: %(default)s)")
     training.add_argument(
@@ -90,6 +96,8 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Train and keep the model."""
+    import safetensors  # noqa: F401  # which is missing now rather than when the first checkpoint is written
+
     device = device_of(options.device)
     advice = "Give --resume to go on with its training, or --overwrite to replace it."
     data = read_data(options.data, key=options.key, levels=options.levels, channels=options.channels)
@@ -100,7 +108,7 @@ def run(options: argparse.Namespace) -> None:
     loss = DenoisingLoss(options.loss, _times(options), t_min=config.t_min or 1e-5, t_max=config.t_max or 1.0)
     if options.resume and options.output.exists():
         check_same_model(options.output, config)
-    check_outputs([options.output], options.overwrite or options.resume, advice)
+    check_outputs([options.output], options.overwrite or options.resume, advice, inputs=[options.data])
 
     torch.manual_seed(options.seed)
     gaussian = gaussian_of(x, config.scaling.variance_of_noise()) if config.gaussian else None
@@ -111,7 +119,7 @@ def run(options: argparse.Namespace) -> None:
         (x if known else train.values).to(device),
         steps=STEPS if options.steps is None and options.epochs is None else options.steps,
         epochs=options.epochs,
-        batch_size=min(BATCH, len(rows)) if options.batch_size is None else options.batch_size,
+        batch_size=_usual_batch(config, len(rows)) if options.batch_size is None else options.batch_size,
         lr=options.lr,
         ema=options.ema,
         loss=loss,
@@ -154,7 +162,7 @@ def configured(options: argparse.Namespace, train: Data) -> tuple[ModelConfig, T
         width=options.width or (128 if vectors else 48),
         depth=options.depth or (3 if vectors else 4),
         dropout=0.0 if vectors else options.dropout,
-        sigma_data=float(x.double().std(correction=0)),
+        sigma_data=float(x.std(correction=0)),
         t_min=t_min,
         t_max=t_max,
     )
@@ -206,6 +214,10 @@ def _count(fraction: float, examples: int) -> int:
     if examples - count < 2:
         raise ValueError(message("data", f"{examples - count} examples to train on", "at least two"))
     return count
+
+
+def _usual_batch(config: ModelConfig, examples: int) -> int:
+    return min(BATCH, max(8, NUMBERS // config.dims), examples)
 
 
 def _times(options: argparse.Namespace) -> str:

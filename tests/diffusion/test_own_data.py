@@ -338,6 +338,11 @@ def test_nothing_is_written_over_unless_asked(
         assert "mine.npy, which is there already" in refused(command, mine, capsys)
     assert main([*sample, "--overwrite"]) == 0
     assert np.load(mine).shape == (3, 2)
+    for command, read in (
+        (["train", str(mine), "--output", str(mine), "--overwrite", *STILL], mine),
+        (["likelihood", str(model), str(points), "--overwrite", "--values", str(points)], points),
+    ):
+        assert "which is read by the same command" in refused(command, read, capsys)
     (tmp_path / "mine").mkdir()
     assert "which is a folder" in refused([*train[:3], str(tmp_path / "mine"), *STILL], mine, capsys)
 
