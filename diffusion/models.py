@@ -26,6 +26,8 @@ __all__ = ["ModelConfig", "build_denoiser", "gaussian_of", "load_denoiser"]
 
 #: components up to which their covariance is worth its cost
 COMPONENTS = 1024
+#: examples a component from which their covariance is taken as it is
+ENOUGH = 10
 #: no direction has a smaller share of the mean variance, so that the network has a say in all of them
 LEAST_SHARE = 1e-4
 
@@ -101,13 +103,34 @@ def _network(config: ModelConfig) -> nn.Module:
 def gaussian_of(x: Tensor, noise: float = 0.0) -> Gaussian:
     """The Gaussian of mean and covariance of x, ``(n, *state)``, in float64, with `noise` added to all variances.
 
-    Its variances are at least `LEAST_SHARE` of their mean: fewer examples than components leave directions in which
-    the examples do not vary at all.
+    Fewer than `ENOUGH` examples a component leave directions in which they vary less than new ones will; there the
+    covariance is drawn towards its mean variance by :func:`shrinkage`. No variance is below `LEAST_SHARE` of the mean.
     """
     found = Gaussian.fit(x.double())
+    mean = found.variances.mean()
+    if len(x) < ENOUGH * found.variances.numel():
+        found.variances.lerp_(mean, shrinkage(x.double().flatten(1)))
+    found.variances.clamp_(min=LEAST_SHARE * float(mean))
     found.variances += noise
-    found.variances.clamp_(min=LEAST_SHARE * float(found.variances.mean()))
     return found
+
+
+def shrinkage(x: Tensor) -> float:
+    """How far the covariance S of x, ``(n, d)``, is to be drawn towards mu I, mu its mean variance, to come closest to
+    the true one in expectation: b^2 / d^2, at most 1, with d^2 = |S - mu I|^2 and b^2 = sum_k |x_k x_k^T - S|^2 / n^2.
+
+    References
+    ----------
+    Ledoit & Wolf (2004). A well-conditioned estimator for large-dimensional covariance matrices. Journal of
+    Multivariate Analysis 88, 365-411. Section 3.3.
+    """
+    n, dims = x.shape
+    x = x - x.mean(0)
+    covariance = x.T @ x / n
+    size = covariance.square().sum()
+    distance = size - covariance.trace() ** 2 / dims
+    error = (x.square().sum(1).square().mean() - size) / n
+    return float((error / distance).clamp(0, 1)) if float(distance) > 0 else 1.0
 
 
 def span_of_times(process: Process, least: float = 1e-3) -> tuple[float, float]:

@@ -80,7 +80,7 @@ def add(commands: Any) -> None:
     training.add_argument("--lr", type=float, default=2e-3, help="highest learning rate (default: %(default)s)")
     training.add_argument("--ema", type=float, default=0.999, help="decay of averaged weights (default: %(default)s)")
     training.add_argument(
-        "--checkpoint-every", type=positive, default=500, metavar="N", help="steps (default: %(default)s)"
+        "--checkpoint-every", type=positive, default=100, metavar="N", help="steps (default: %(default)s)"
     )
     training.add_argument(
         "--held-out",

@@ -4,8 +4,10 @@ import json
 import math
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
+from sklearn.covariance import ledoit_wolf
 from torch import Tensor, nn
 
 import diffusion
@@ -92,14 +94,24 @@ def test_a_model_comes_back_from_its_checkpoint(tmp_path: object, kind: str, pre
     assert not again.training
 
 
-def test_a_gaussian_of_few_examples_has_a_part_in_every_direction() -> None:
-    x = torch.randn(10, 30)
-    found = gaussian_of(x, noise=0.0)
-    assert float(found.variances.min()) == pytest.approx(1e-4 * float(x.var(0, correction=0).mean()))
+def test_a_gaussian_of_few_examples_is_shrunk_as_ledoit_and_wolf_say_and_one_of_many_is_not() -> None:
+    """As scikit-learn has it; then new data are as likely as they can be, which those of too few examples are not."""
+    wide = torch.tensor([10.0, 3.0, *[0.5] * 28], dtype=torch.float64)
+    few, new = wide * torch.randn(20, 30, dtype=torch.float64), wide * torch.randn(200, 30, dtype=torch.float64)
+    found = gaussian_of(few)
+    expected, share = ledoit_wolf(few.numpy())
+    assert 0.01 < share < 0.9
+    assert np.allclose(found.covariances[0], expected, rtol=1e-9, atol=1e-9)
+    exact = torch.distributions.Normal(0, wide).log_prob(new).sum(1).mean()
+    assert exact - 30 < float(found.log_prob(new).mean()) < exact
     plenty = torch.randn(5000, 3)
-    exact = Gaussian.fit(plenty.double())
-    noisy = gaussian_of(plenty, noise=0.5)
-    assert torch.allclose(noisy.covariances, exact.covariances + 0.5 * torch.eye(3, dtype=torch.float64))
+    unshrunk = Gaussian.fit(plenty.double()).covariances + 0.5 * torch.eye(3, dtype=torch.float64)
+    assert torch.allclose(gaussian_of(plenty, noise=0.5).covariances, unshrunk)
+
+
+def test_a_gaussian_has_a_part_in_directions_in_which_the_data_do_not_vary() -> None:
+    x = torch.cat([torch.randn(100, 2), torch.zeros(100, 1)], 1)
+    assert float(gaussian_of(x).variances.min()) == pytest.approx(1e-4 * float(x.var(0, correction=0).mean()))
 
 
 def test_a_network_without_a_gaussian_sees_states_of_order_one_at_any_noise(float64: None) -> None:
