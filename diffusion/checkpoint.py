@@ -68,7 +68,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
     if header.get("format") != FORMAT:
         got = f"{path} of format {header.get('format')!r}"
         raise CheckpointError(message("checkpoint", got, f"format {FORMAT!r}"))
-    return tensors, json.loads(header["facts"])
+    try:
+        return tensors, json.loads(header["facts"])
+    except (KeyError, json.JSONDecodeError) as error:
+        accepted = "a file written by diffusion.fit"
+        raise CheckpointError(message("checkpoint", f"{path} without facts", accepted)) from error
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

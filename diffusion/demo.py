@@ -68,7 +68,7 @@ class DemoSettings:
             seed=seed,
             steps=20,
             batch_size=32,
-            model=ModelConfig(features=8, depth=1),
+            model=ModelConfig(width=8, depth=1),
             samples=64,
             sde_steps=20,
             held_out=32,

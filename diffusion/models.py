@@ -1,49 +1,142 @@
-"""The model of the command line: a preconditioned convolutional denoiser, and how to get it back from a
+"""The models of the command line: what determines one besides its weights, and how to get it back from a
 checkpoint."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from sdesolve.errors import message
 
 from .checkpoint import CheckpointError, load_checkpoint, load_into, under_prefix
 from .denoiser import Denoiser
 from .exact import Gaussian
-from .network import GaussianPreconditioned, ImageNet
-from .processes import VP
+from .named import named_process
+from .network import GaussianPreconditioned, ImageNet, Rescaled
+from .process import Process
+from .scaling import Scaling
+from .vector_network import VectorNet
 
-__all__ = ["ModelConfig", "build_denoiser", "load_denoiser"]
+__all__ = ["ModelConfig", "build_denoiser", "gaussian_of", "load_denoiser"]
+
+#: components up to which their covariance is worth its cost
+COMPONENTS = 1024
+#: examples a component from which their covariance is taken as it is
+ENOUGH = 10
+#: no direction has a smaller share of the mean variance, so that the network has a say in all of them
+LEAST_SHARE = 1e-4
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What determines the model besides its weights; kept in the checkpoint under ``"model"``."""
+    """What determines the model besides its weights; kept in the checkpoint under ``"model"``.
 
-    levels: int = 17
-    channels: int = 1
-    height: int = 8
-    width: int = 8
-    features: int = 48
+    shape : of one example, ``(d,)`` for vectors and ``(c, h, w)`` for images.
+    scaling : between data and model.
+    process : its name and parameters, see `diffusion.named`.
+    prediction : what the network predicts, see :class:`diffusion.Denoiser`.
+    gaussian : whether the network corrects the exact denoiser of a Gaussian
+        (:class:`diffusion.network.GaussianPreconditioned`); else it predicts by itself.
+    width, depth, dropout : of the network: dense layers for vectors (no dropout), convolutions for images.
+    sigma_data : standard deviation of the data, for the prediction ``"edm"``.
+    t_min, t_max : the span of times trained for; None: 1e-5 and the process's end.
+    """
+
+    shape: tuple[int, ...] = (1, 8, 8)
+    scaling: Scaling = field(default_factory=lambda: Scaling(17))
+    process: str = "vp"
+    prediction: str = "noise"
+    gaussian: bool = True
+    width: int = 48
     depth: int = 4
     dropout: float = 0.1
+    sigma_data: float = 0.5
+    t_min: float | None = None
+    t_max: float | None = None
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> ModelConfig:
+        """The inverse of ``dataclasses.asdict``, after a way through JSON."""
+        values = {**facts, "shape": tuple(facts["shape"]), "scaling": Scaling.from_json(facts["scaling"])}
+        return cls(**values)
+
+    @property
+    def dims(self) -> int:
+        """Components of an example."""
+        return torch.Size(self.shape).numel()
 
 
-def build_denoiser(config: ModelConfig, gaussian: Gaussian) -> Denoiser:
-    """An untrained denoiser: that of the Gaussian."""
-    process = VP()
-    net = ImageNet(
-        config.channels,
-        (config.height, config.width),
-        inputs=2 * config.channels,
-        width=config.features,
+def build_denoiser(config: ModelConfig, gaussian: Gaussian | None = None) -> Denoiser:
+    """An untrained denoiser; with a Gaussian, that of the Gaussian."""
+    process = named_process(config.process)
+    net = _network(config)
+    if config.gaussian:
+        if gaussian is None:
+            gaussian = Gaussian(torch.zeros(config.shape), torch.eye(config.dims))
+        net = GaussianPreconditioned(net, process, gaussian, config.prediction)
+    elif config.prediction != "edm":
+        net = Rescaled(net, process)
+    return Denoiser(net, process, config.prediction, sigma_data=config.sigma_data)
+
+
+def _network(config: ModelConfig) -> nn.Module:
+    seen = 2 if config.gaussian else 1
+    if len(config.shape) == 1:
+        size = config.shape[0]
+        return VectorNet(size, inputs=seen * size, width=config.width, depth=config.depth)
+    channels, height, width = config.shape
+    return ImageNet(
+        channels,
+        (height, width),
+        inputs=seen * channels,
+        width=config.width,
         depth=config.depth,
         dropout=config.dropout,
     )
-    return Denoiser(GaussianPreconditioned(net, process, gaussian), process, prediction="noise")
+
+
+def gaussian_of(x: Tensor, noise: float = 0.0) -> Gaussian:
+    """The Gaussian of mean and covariance of x, ``(n, *state)``, in float64, with `noise` added to all variances.
+
+    Fewer than `ENOUGH` examples a component leave directions in which they vary less than new ones will; there the
+    covariance is drawn towards its mean variance by :func:`shrinkage`. No variance is below `LEAST_SHARE` of the mean.
+    """
+    found = Gaussian.fit(x.double())
+    mean = found.variances.mean()
+    if len(x) < ENOUGH * found.variances.numel():
+        found.variances.lerp_(mean, shrinkage(x.double().flatten(1)))
+    found.variances.clamp_(min=LEAST_SHARE * float(mean))
+    found.variances += noise
+    return found
+
+
+def shrinkage(x: Tensor) -> float:
+    """How far the covariance S of x, ``(n, d)``, is to be drawn towards mu I, mu its mean variance, to come closest to
+    the true one in expectation: b^2 / d^2, at most 1, with d^2 = |S - mu I|^2 and b^2 = sum_k |x_k x_k^T - S|^2 / n^2.
+
+    References
+    ----------
+    Ledoit & Wolf (2004). A well-conditioned estimator for large-dimensional covariance matrices. Journal of
+    Multivariate Analysis 88, 365-411. Section 3.3.
+    """
+    n, dims = x.shape
+    x = x - x.mean(0)
+    covariance = x.T @ x / n
+    size = covariance.square().sum()
+    distance = size - covariance.trace() ** 2 / dims
+    error = (x.square().sum(1).square().mean() - size) / n
+    return float((error / distance).clamp(0, 1)) if float(distance) > 0 else 1.0
+
+
+def span_of_times(process: Process, least: float = 1e-3) -> tuple[float, float]:
+    """From where the noise is `least` of the data, to where the rates of the reverse SDE are finite."""
+    log_snr = -2 * torch.log(torch.tensor(least, dtype=torch.float64))
+    return float(process.time_of_log_snr(log_snr)), process.rates_end
 
 
 def load_denoiser(path: str | os.PathLike[str]) -> tuple[Denoiser, ModelConfig]:
@@ -51,16 +144,24 @@ def load_denoiser(path: str | os.PathLike[str]) -> tuple[Denoiser, ModelConfig]:
 
     Raises
     ------
-    FileNotFoundError, CheckpointError : no such file; not a checkpoint of this model.
+    FileNotFoundError, CheckpointError : no such file; not a checkpoint of a model of the command line.
     """
     tensors, facts = load_checkpoint(path)
+    config = config_of(facts, path)
+    denoiser = build_denoiser(config)
+    load_into(denoiser, under_prefix("average", tensors), path)
+    return denoiser.eval().requires_grad_(False), config
+
+
+def config_of(facts: Mapping[str, Any], path: object) -> ModelConfig:
+    """The model that a checkpoint's facts describe.
+
+    Raises
+    ------
+    CheckpointError : they describe none.
+    """
     try:
-        config = ModelConfig(**facts["model"])
+        return ModelConfig.from_json(facts["model"])
     except (KeyError, TypeError) as error:
         accepted = "a checkpoint of `python -m diffusion demo` or `train`"
         raise CheckpointError(message("checkpoint", f"{path} without a model to build", accepted)) from error
-    shape = (config.channels, config.height, config.width)
-    dims = config.channels * config.height * config.width
-    denoiser = build_denoiser(config, Gaussian(torch.zeros(shape), torch.eye(dims)))
-    load_into(denoiser, under_prefix("average", tensors), path)
-    return denoiser.eval().requires_grad_(False), config

@@ -1,11 +1,6 @@
-"""The command line end to end, in its quick form; and what it says to mistakes and to Ctrl-C."""
+"""The demo end to end, in its quick form, and what the command line says to mistakes; on own data: test_own_data.py."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +8,7 @@ import pytest
 import torch
 
 from diffusion.__main__ import main
-from diffusion.checkpoint import load_checkpoint, save_checkpoint
+from diffusion.checkpoint import load_checkpoint
 from diffusion.digits import dequantised, load_digits
 from diffusion.models import load_denoiser
 from diffusion.two_sample import nearest_neighbour_accuracy
@@ -64,44 +59,23 @@ def test_demo_that_is_resumed_after_its_end_does_not_train_again(demo: Path) -> 
     assert report(demo)["bits_per_dimension"] == first
 
 
-def test_ctrl_c_during_training_leaves_a_checkpoint_from_which_resume_continues(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.safetensors"
-    command = [sys.executable, "-m", "diffusion", "train", str(path), "--quick", "--steps", "2000"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
-    deadline = time.monotonic() + 120
-    while not path.exists() and time.monotonic() < deadline:  # written for the first time at step 100
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "--resume" in said
-    assert "Traceback" not in said
-    step = load_checkpoint(path)[1]["step"]
-    assert 100 <= step < 2000
-    tensors, facts = load_checkpoint(path)
-    facts["settings"]["steps"] = step + 3  # a short way to the end
-    save_checkpoint(path, tensors, facts)
-    assert main(["train", str(path), "--quick", "--steps", str(step + 3), "--resume"]) == 0
-    assert load_checkpoint(path)[1]["step"] == step + 3
-
-
-def test_train_sample_and_likelihood_work_on_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    images, checkpoint = tmp_path / "images.npy", tmp_path / "model.safetensors"
-    np.save(images, load_digits().train[:50, 0].numpy())
-    assert main(["train", str(checkpoint), "--data", str(images), "--quick", "--steps", "3"]) == 0
-    drawn = tmp_path / "new" / "drawn.npy"
+def test_a_checkpoint_of_the_demo_is_sampled_and_evaluated_as_any_other(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, drawn, images = str(demo / "checkpoint.safetensors"), tmp_path / "new" / "drawn.npy", tmp_path / "x.npy"
     for sampler in ("euler_maruyama", "probability_flow"):
-        options = ["--count", "4", "--steps", "5", "--sampler", sampler]
-        assert main(["sample", str(checkpoint), "--output", str(drawn), *options]) == 0
+        options = ["--count", "4", "--steps", "5", "--sampler", sampler, "--overwrite"]
+        assert main(["sample", checkpoint, "--output", str(drawn), *options]) == 0
         found = np.load(drawn)
         assert found.shape == (4, 1, 8, 8)
         assert found.max() <= 16
-    assert main(["sample", str(checkpoint), "--output", str(tmp_path / "a.png"), "--steps", "2"]) == 0
+    np.save(images, load_digits().held_out[:, 0].numpy())
     capsys.readouterr()
-    assert main(["likelihood", str(checkpoint), "--limit", "4", "--probes", "1"]) == 0
+    assert main(["likelihood", checkpoint, str(images), "--limit", "16", "--trace", "hutchinson"]) == 0
     text = capsys.readouterr().out
-    assert json.loads(text[text.index("{") :])["images"] == 4
+    bits = json.loads(text[text.index("{") :])["bits_per_dimension"]
+    expected = report(demo)["bits_per_dimension"]["model"]["held_out"]  # type: ignore[index]
+    assert bits["mean"] == pytest.approx(expected, abs=4 * bits["std_error"])
 
 
 def test_a_checkpoint_gives_back_the_averaged_network(demo: Path) -> None:
@@ -109,7 +83,7 @@ def test_a_checkpoint_gives_back_the_averaged_network(demo: Path) -> None:
     average = load_checkpoint(demo / "checkpoint.safetensors")[0]
     for name, value in denoiser.state_dict().items():
         assert torch.equal(value, average[f"average/{name}"])
-    assert (config.levels, config.height, config.width) == (17, 8, 8)
+    assert (config.scaling.levels, config.shape) == (17, (1, 8, 8))
     assert not denoiser.training
 
 
@@ -119,7 +93,6 @@ def test_a_checkpoint_gives_back_the_averaged_network(demo: Path) -> None:
         (["sample", "missing", "--output", "a.npy"], "checkpoint: got missing"),
         (["sample", "missing", "--output", "a.jpg"], "--output: got a.jpg"),
         (["demo", "--quick", "--steps", "0"], "steps: got 0"),
-        (["train", "x", "--data", "missing.npy"], "missing.npy"),
     ],
 )
 def test_mistakes_end_with_status_2_and_one_line(
@@ -136,19 +109,6 @@ def test_an_unknown_sampler_is_named_on_the_command_line(demo: Path, capsys: pyt
     arguments = ["sample", str(demo / "checkpoint.safetensors"), "--output", "a.npy", "--sampler", "ddpm"]
     assert main(arguments) == 2
     assert "'euler_maruyama' or 'reverse_sde' or 'probability_flow'" in capsys.readouterr().err
-
-
-def test_data_of_another_shape_or_kind_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "data.npy"
-    np.save(path, np.zeros((5, 9, 9)))
-    assert main(["train", str(tmp_path / "x"), "--data", str(path)]) == 2
-    assert "(5, 9, 9)" in capsys.readouterr().err
-    path.write_bytes(b"not an array")
-    assert main(["train", str(tmp_path / "x"), "--data", str(path)]) == 2
-    assert "a file of numpy.save" in capsys.readouterr().err
-    np.save(path, np.full((5, 8, 8), 40))
-    assert main(["train", str(tmp_path / "x"), "--data", str(path), "--quick"]) == 2
-    assert "levels=17" in capsys.readouterr().err
 
 
 def test_digits_are_split_once_and_for_all() -> None:

@@ -1,0 +1,1 @@
+"""The commands of ``python -m diffusion``, one file each: its options, and what it does."""
