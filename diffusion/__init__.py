@@ -6,7 +6,7 @@ x = diffusion.sample(denoiser, (64, 1, 8, 8), seed=0)
 ll = diffusion.log_likelihood(denoiser, x, trace="hutchinson", probes=4)
 """
 
-from . import exact, grid, network
+from . import exact, grid, network, toys
 from .affine import Affine
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .denoiser import Denoiser
@@ -51,4 +51,5 @@ __all__ = [
     "reverse_sde",
     "sample",
     "save_checkpoint",
+    "toys",
 ]
