@@ -126,12 +126,12 @@ def draw(file: Path, flow: Flow, toy: Toy, losses: list[float], seed: int) -> No
         (axes[0, 0], "data: exact density", toy.log_prob(points)),
         (axes[0, 1], "flow: learned density", flow.log_prob(points, rtol=1e-4, atol=1e-4)),
     ):
-        axis.imshow(log_prob.exp().reshape(side, side).T, origin="lower", extent=(-reach, reach, -reach, reach))
+        axis.imshow(log_prob.exp().reshape(side, side).T.numpy(), origin="lower", extent=(-reach, reach, -reach, reach))
         axis.set(title=title)
     paths = flow.sample(1000, torch.linspace(1, 0, 51), seed, rtol=1e-5, atol=1e-5)
-    axes[1, 0].plot(*paths[:, :60].unbind(-1), color="0.6", linewidth=0.6)
-    axes[1, 0].plot(*paths[0].T, ".", color="tab:blue", markersize=2, label="normal, t = 1")
-    axes[1, 0].plot(*paths[-1].T, ".", color="tab:red", markersize=2, label="samples, t = 0")
+    axes[1, 0].plot(*paths[:, :60].numpy().transpose(2, 0, 1), color="0.6", linewidth=0.6)
+    axes[1, 0].plot(*paths[0].T.numpy(), ".", color="tab:blue", markersize=2, label="normal, t = 1")
+    axes[1, 0].plot(*paths[-1].T.numpy(), ".", color="tab:red", markersize=2, label="samples, t = 0")
     axes[1, 0].set(title="samples, and 60 of their trajectories", xlim=(-reach, reach), ylim=(-reach, reach))
     axes[1, 0].legend(loc="upper right")
     axes[1, 1].plot(losses, linewidth=0.8, label="negative log-likelihood of a batch")
