@@ -6,7 +6,7 @@ x = diffusion.sample(denoiser, (64, 1, 8, 8), seed=0)
 ll = diffusion.log_likelihood(denoiser, x, trace="hutchinson", probes=4)
 """
 
-from . import exact, grid, kernels, network
+from . import exact, grid, kernels, network, toys
 from .affine import Affine
 from .ancestral import Ancestral
 from .chains import DDPMChain, NCSNChain
@@ -68,5 +68,6 @@ __all__ = [
     "reverse_sde",
     "sample",
     "save_checkpoint",
+    "toys",
     "underdamped_langevin",
 ]

@@ -17,10 +17,9 @@ from .checkpoint import CheckpointError, load_checkpoint, load_into, under_prefi
 from .denoiser import Denoiser
 from .exact import Gaussian
 from .named import named_process
-from .network import GaussianPreconditioned, ImageNet, Rescaled
+from .network import GaussianPreconditioned, ImageNet, Rescaled, VectorNet
 from .process import Process
 from .scaling import Scaling
-from .vector_network import VectorNet
 
 __all__ = ["ModelConfig", "build_denoiser", "gaussian_of", "load_denoiser"]
 

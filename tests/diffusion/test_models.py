@@ -14,9 +14,8 @@ import diffusion
 from diffusion.exact import Gaussian
 from diffusion.models import ModelConfig, build_denoiser, gaussian_of, span_of_times
 from diffusion.named import PROCESSES, named_process, process_name
-from diffusion.network import ImageNet
+from diffusion.network import ImageNet, VectorNet
 from diffusion.scaling import Scaling
-from diffusion.vector_network import VectorNet
 from tests.diffusion.known import random_gaussian
 
 PREDICTIONS = ("noise", "data", "velocity", "score", "flow")

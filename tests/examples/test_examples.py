@@ -105,3 +105,36 @@ def test_langevin_mixture(tmp_path):
     assert abs(found["annealed Langevin"] - found["lower mode, exact"]) < 5 * found["standard error"]
     assert json.loads((tmp_path / "report.json").read_text()) == found
     assert (tmp_path / "langevin_mixture.png").stat().st_size > 10_000
+
+
+def test_continuous_normalising_flow(tmp_path):
+    arguments = ["--steps", "12", "--batch", "128", "--held-out", "500", "--dt", "0.25"]
+    found = example("continuous_normalising_flow").main([*arguments, "--output", str(tmp_path)])
+    assert found["last loss"] < found["first loss"] - 0.5
+    assert found["KL divergence from the flow"] > 0
+    assert found["negative log-likelihood, held out"] > found["entropy"]
+    assert json.loads((tmp_path / "report.json").read_text()) == found
+    assert (tmp_path / "continuous_normalising_flow.png").stat().st_size > 10_000
+
+
+def test_the_density_of_a_linear_flow_is_normal():
+    """For f = A x the law at t = 0 is normal, with covariance exp(-A) exp(-A)^T."""
+    module = example("continuous_normalising_flow")
+    matrix = torch.tensor([[0.4, -0.7], [0.2, 0.1]], dtype=torch.float64)
+    flow = module.Flow()
+    flow.field = Linear(matrix)
+    inverse = torch.linalg.matrix_exp(-matrix)
+    exact = torch.distributions.MultivariateNormal(torch.zeros(2, dtype=torch.float64), inverse @ inverse.T)
+    x = torch.randn(20, 2, dtype=torch.float64)
+    torch.testing.assert_close(flow.log_prob(x, rtol=1e-9, atol=1e-9), exact.log_prob(x), rtol=0, atol=1e-7)
+
+
+class Linear(torch.nn.Module):
+    """The field A x."""
+
+    def __init__(self, matrix):
+        super().__init__()
+        self.matrix = matrix
+
+    def forward(self, t, x):
+        return x @ self.matrix.T

@@ -51,7 +51,11 @@ def report(directory: Path) -> tuple[dict, str]:
 def test_list_names_every_section(capsys: pytest.CaptureFixture) -> None:
     assert main(["--list"]) == PASSED
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(SECTIONS) == ["ode", "sde", "ito", "brownian", "diffusion"]
+    assert (
+        [line.split()[0] for line in lines]
+        == list(SECTIONS)
+        == ["ode", "sde", "ito", "brownian", "diffusion", "training"]
+    )
 
 
 @pytest.mark.parametrize("only", ["nonsense", "ode,nonsense", ","])
