@@ -25,6 +25,7 @@ from sdesolve.methods import METHODS
 from validation.check import Case, Check, Section, Settings, bounded
 from validation.moments import MomentRecursion, moment_vector
 from validation.order import fit_order, order_check
+from validation.sections import diffusion_density, diffusion_processes
 from validation.significance import kolmogorov_smirnov, mean_and_covariance
 
 Array = NDArray[np.float64]
@@ -218,9 +219,11 @@ def cases(settings: Settings) -> list[Case]:
         Case("probability flow", probability_flow),
         Case("two modes", lambda: two_modes(settings)),
         Case("log-likelihood", lambda: likelihood(settings)),
+        *diffusion_processes.cases(settings),
+        *diffusion_density.cases(settings),
     ]
 
 
 DIFFUSION = Section(
-    "diffusion", "forward, reverse and probability-flow marginals of VP with exact scores; likelihood", cases
+    "diffusion", "forward, reverse and probability-flow marginals of every process; densities; likelihood", cases
 )
