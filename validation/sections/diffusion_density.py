@@ -31,7 +31,7 @@ BOUND = 1e-3
 SPACING, CORE = 0.005, 1.5
 """Of the cells: widths are SPACING max(|x|, CORE), roughly."""
 QUICK = "RectifiedFlow", "Affine"
-SIMULATED = "VP", "RectifiedFlow", "EDM", "Affine"
+SIMULATED = "VP", "Affine"
 PATHS, QUICK_PATHS = 40_000, 5_000
 BINS = 40
 LOG_SNR = 10.0
