@@ -6,7 +6,7 @@ share it (Bonferroni). A run of a hundred such checks is then wrong once in ten 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,48 @@ def kolmogorov_smirnov(section: str, name: str, what: str, sample: ArrayLike, cd
     details = {"sample_size": sample.size, "p_value": found.pvalue}
     criterion = f"Kolmogorov-Smirnov D at most {limit:.2g}"
     return Check(section, name, what, None, criterion, float(found.statistic), None, passed, details)
+
+
+def kolmogorov_smirnov_of(
+    section: str, name: str, what: str, samples: Mapping[str, tuple[ArrayLike, Callable[[Any], Any]]]
+) -> Check:
+    """Samples by their names, each against a distribution function: as above, Bonferroni-corrected; they may depend on
+    each other. The row shows the least probable D."""
+    found = {label: stats.kstest(np.asarray(sample, float).ravel(), cdf) for label, (sample, cdf) in samples.items()}
+    worst = min(found, key=lambda label: found[label].pvalue)  # NaN is looked for below
+    size, count = np.size(samples[worst][0]), len(found)
+    limit = stats.kstwo.isf(FALSE_ALARM / count, size)
+    passed = all(each.pvalue >= FALSE_ALARM / count for each in found.values())
+    details = {label: {"D": float(each.statistic), "p_value": float(each.pvalue)} for label, each in found.items()}
+    criterion = f"{count} Kolmogorov-Smirnov tests, D at most {limit:.2g}"
+    measured = float(found[worst].statistic)
+    return Check(section, name, f"{what} ({worst})", None, criterion, measured, None, passed, details)
+
+
+def histogram(
+    section: str,
+    name: str,
+    what: str,
+    counts: ArrayLike,
+    probabilities: ArrayLike,
+    curves: tuple[Curve, ...] = (),
+    **details: Any,
+) -> Check:
+    """Counts in bins against the bins' probabilities p: the distance sum |counts / n - p|.
+
+    Its expectation is at most  sum sqrt(p (1 - p) / n), and as one draw changes it by at most 2 / n, it is above that
+    by d with a probability of at most exp(-n d^2 / 2) (McDiarmid's inequality; Boucheron, Lugosi & Massart 2013,
+    Concentration inequalities, theorem 6.2).
+    """
+    counts, p = np.asarray(counts, float), np.asarray(probabilities, float)
+    n = counts.sum()
+    distance = float(np.abs(counts / n - p).sum())
+    expected = float(np.sqrt(np.maximum(p * (1 - p), 0) / n).sum())
+    limit = expected + float(np.sqrt(-2 * np.log(FALSE_ALARM) / n))
+    criterion = f"L1 distance at most {limit:.2g}"
+    passed = bool(distance <= limit)  # NaN fails
+    found = {"paths": int(n), "bins": len(p), "expected_at_most": expected, **details}
+    return Check(section, name, what, None, criterion, distance, None, passed, found, curves)
 
 
 def mean_and_covariance(

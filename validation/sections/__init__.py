@@ -1,4 +1,4 @@
-"""What is measured, one file a section; `sde` is made of those that begin with its name."""
+"""What is measured, one file a section; `sde` and `diffusion` are made of those that begin with their names."""
 
 from validation.check import Section
 from validation.sections.brownian import BROWNIAN

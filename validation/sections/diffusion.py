@@ -25,7 +25,13 @@ from sdesolve.methods import METHODS
 from validation.check import Case, Check, Section, Settings, bounded
 from validation.moments import MomentRecursion, moment_vector
 from validation.order import fit_order, order_check
-from validation.sections import diffusion_chains, diffusion_langevin, diffusion_likelihood
+from validation.sections import (
+    diffusion_chains,
+    diffusion_density,
+    diffusion_langevin,
+    diffusion_likelihood,
+    diffusion_processes,
+)
 from validation.significance import kolmogorov_smirnov, mean_and_covariance
 
 Array = NDArray[np.float64]
@@ -222,9 +228,13 @@ def cases(settings: Settings) -> list[Case]:
         *diffusion_chains.cases(settings),
         *diffusion_langevin.cases(settings),
         *diffusion_likelihood.cases(settings),
+        *diffusion_processes.cases(settings),
+        *diffusion_density.cases(settings),
     ]
 
 
 DIFFUSION = Section(
-    "diffusion", "forward, reverse and probability-flow marginals of VP with exact scores; likelihood; Langevin", cases
+    "diffusion",
+    "forward, reverse and probability-flow marginals of every process; densities; chains; Langevin; likelihood",
+    cases,
 )
