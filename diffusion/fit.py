@@ -4,8 +4,10 @@ result."""
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +34,7 @@ from .checkpoint import (
 from .denoiser import Denoiser
 from .loss import DenoisingLoss, Loss
 from .prior import derived_seed
+from .process import Process
 
 __all__ = ["Fit", "TrainingInterrupted", "fit"]
 
@@ -124,8 +127,8 @@ def fit(
     training = _Training(denoiser, steps, lr, warmup, ema, clip, loss or DenoisingLoss(), seed)
     settings = {
         "steps": steps, "batch_size": batch_size, "lr": lr, "warmup": warmup, "ema": ema, "clip": clip,
-        "loss": repr(training.loss), "seed": seed, "examples": len(data), "shape": list(data.shape[1:]),
-        "data": float(data.double().sum()), "prediction": denoiser.prediction, "process": repr(denoiser.process),
+        "loss": _described(training.loss), "seed": seed, "examples": len(data), "shape": list(data.shape[1:]),
+        "data": _digest(data), "prediction": denoiser.prediction, "process": _described_process(denoiser.process),
     }  # fmt: skip
     path = None if checkpoint is None else Path(checkpoint)
 
@@ -256,6 +259,25 @@ class _Training:
             state.setdefault(int(index), {})[field] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.losses = tensors["losses"].tolist()
+
+
+def _described(thing: object) -> str:
+    """Its repr, without the address that another run would have elsewhere."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))
+
+
+def _described_process(process: Process) -> str:
+    """A repr that shows no parameters says too little: log SNR at three times tells processes apart."""
+    said = _described(process)
+    if said == repr(process):
+        return said
+    t = process.end * torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    return f"{said} with log SNR {', '.join(f'{value:.6g}' for value in process.log_snr(t).tolist())}"
+
+
+def _digest(data: Tensor) -> str:
+    """Of the bytes of a tensor."""
+    return hashlib.sha256(data.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
 
 
 def _generator(seed: int, purpose: str, device: torch.device | str) -> torch.Generator:

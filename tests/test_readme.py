@@ -55,3 +55,15 @@ def test_the_checked_example_says_what_is_wrong(capsys):
     told = capsys.readouterr().out
     assert told.startswith("diffusion: component (0,) of trajectory 0 changes with component (1,) of y")
     assert "Write noise='general'" in told
+
+
+def test_the_page_on_diffusion_runs_from_top_to_bottom():
+    names: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "diffusion.md").read_text(), re.DOTALL):
+        exec(compile(code, "docs/diffusion.md", "exec"), names)
+    process, moons = names["process"], names["two_moons"]
+    torch.testing.assert_close(process.time_of_log_snr(process.log_snr(names["t"])), names["t"], rtol=1e-12, atol=0)
+    surprise, spread = -names["found"].log_prob.mean(), names["found"].log_prob.std() / 500**0.5
+    assert moons.entropy - 4 * spread < surprise < moons.entropy + 0.3
+    assert abs(names["bound"].bound.mean() + surprise) < 0.2
+    assert moons.log_prob(names["x"]).mean() > -3.2  # -5.3 for normal draws of the same covariance

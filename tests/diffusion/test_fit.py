@@ -225,6 +225,28 @@ def test_weights_trained_for_another_prediction_process_or_data_are_not_taken_up
         diffusion.fit(other, data + shift, steps=2, batch_size=4, checkpoint=path, resume=True, progress=False)
 
 
+@pytest.mark.parametrize("beta_max", [2.0, 3.0])
+def test_a_process_without_a_name_is_known_by_its_noise(tmp_path: Path, beta_max: float) -> None:
+    """It is another object after a restart; one with other rates is refused, and so are the same data in another
+    order."""
+
+    def begin(beta_max: float, data: torch.Tensor) -> diffusion.Fit:
+        process = diffusion.VariancePreserving(lambda t: 0.1 + beta_max * t)
+        net = diffusion.network.MLP(2, width=8, depth=1)
+        options: dict[str, Any] = {"steps": 2, "batch_size": 4, "checkpoint": path, "resume": True, "progress": False}
+        return diffusion.fit(diffusion.Denoiser(net, process), data, loss=lambda d, x, g: d(0.5, x).sum(1), **options)
+
+    path, data = tmp_path / "checkpoint.safetensors", torch.linspace(-1, 1, 40).reshape(20, 2)
+    losses = begin(2.0, data).losses
+    if beta_max == 2.0:
+        assert torch.equal(begin(2.0, data).losses, losses)
+        with pytest.raises(CheckpointError, match="data="):
+            begin(2.0, data.flip(0))
+    else:
+        with pytest.raises(CheckpointError, match=r"process=.*log SNR"):
+            begin(beta_max, data)
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"\x10" + b"\0" * 7 + b'{"__metadata__":1'])
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file"
