@@ -7,24 +7,22 @@ ll = diffusion.log_likelihood(denoiser, x, trace="hutchinson", probes=4)
 """
 
 from . import exact, grid, kernels, network, toys
-from .affine import Affine
 from .ancestral import Ancestral
 from .chains import DDPMChain, NCSNChain
 from .checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from .denoiser import Denoiser
 from .elbo import ELBO, elbo
 from .fit import Fit, TrainingInterrupted, fit
-from .langevin import annealed_langevin, langevin
+from .langevin import annealed_langevin, langevin, underdamped_langevin
 from .likelihood import LogLikelihood, log_likelihood
-from .loss import DenoisingLoss
+from .loss import DenoisingLoss, ExplicitLoss, ImplicitLoss, SlicedLoss
+from .models import load_denoiser
 from .prior import NormalPrior
 from .process import Process, broadcast_time
-from .processes import EDM, VE, VP, Cosine, RectifiedFlow, SubVP, VariancePreserving
+from .processes import EDM, VE, VP, Affine, Cosine, RectifiedFlow, SubVP, VariancePreserving
 from .quantise import bits_per_dimension, dequantise, quantise
 from .reverse import probability_flow, reverse_sde
 from .sample import sample
-from .score_matching import ExplicitLoss, ImplicitLoss, SlicedLoss
-from .underdamped import underdamped_langevin
 
 __all__ = [
     "EDM",
@@ -61,6 +59,7 @@ __all__ = [
     "kernels",
     "langevin",
     "load_checkpoint",
+    "load_denoiser",
     "log_likelihood",
     "network",
     "probability_flow",

@@ -106,7 +106,7 @@ def fit(
     ema : decay of the average of the weights, d = min(ema, (1 + n) / (10 + n)) at step n.
     clip : greatest norm of the gradient; None for no limit.
     loss : called as ``loss(denoiser, examples, generator)``, for one number an example, such as those of
-        `diffusion.loss` and `diffusion.score_matching`; its repr is kept in checkpoints. Default ``DenoisingLoss()``.
+        `diffusion.loss`; its repr is kept in checkpoints. Default ``DenoisingLoss()``.
     transform : ``transform(batch, generator) -> batch``, applied anew each time an example is visited:
         dequantisation, augmentation. Draw from the generator given, or resuming will not be exact.
     checkpoint : file to write every `checkpoint_every` steps, at the end, and on Ctrl-C.

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 from sdesolve.brownian import BrownianPath
 from sdesolve.errors import message
 
-__all__ = ["LogDensity", "NormalPrior", "derived_seed", "log_density", "trajectory_normals"]
+__all__ = ["LogDensity", "NormalPrior", "Prior", "derived_seed", "log_density", "trajectory_normals"]
 
 LogDensity = Callable[[Tensor], Tensor]
 """``(batch, *state)`` -> log-densities in nats, ``(batch,)``."""
@@ -55,6 +55,20 @@ def trajectory_normals(
     """Standard normals ``(batch, *state)``; row i depends on seed, purpose and paths[i] (default i) alone."""
     path = BrownianPath(derived_seed(seed, purpose), tuple(shape), cell=1.0, paths=paths, dtype=dtype, device=device)
     return path.normals([0])[0]
+
+
+class Prior(Protocol):
+    """A distribution to start from; :class:`diffusion.NormalPrior` is one."""
+
+    def sample(
+        self,
+        shape: Sequence[int],
+        *,
+        seed: int,
+        paths: Sequence[int] | Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sdesolve.errors import message
 
 from .denoiser import Denoiser
+from .prior import Prior
 
-__all__ = ["check_count", "check_seed", "check_shape", "check_span"]
+__all__ = ["check_count", "check_seed", "check_shape", "check_span", "dtype_and_device", "starting_state"]
 
 ROUNDING = 1e-6
 """How far float32 times may be beyond the end, relatively."""
@@ -30,10 +33,10 @@ def check_shape(shape: Any) -> tuple[int, ...]:
     return sizes
 
 
-def check_count(name: str, count: Any) -> None:
-    """A number of things, at least 1."""
-    if not _integer(count) or count < 1:
-        raise ValueError(message(name, repr(count), "an integer, at least 1"))
+def check_count(name: str, count: Any, least: int = 1) -> None:
+    """A number of things, at least `least`."""
+    if not _integer(count) or count < least:
+        raise ValueError(message(name, repr(count), f"an integer, at least {least}"))
 
 
 def check_seed(seed: Any) -> None:
@@ -62,3 +65,35 @@ def check_span(denoiser: Denoiser, noise: bool, t_min: float, t_max: float) -> N
 
 def _integer(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def dtype_and_device(
+    denoiser: Denoiser, dtype: torch.dtype | None, device: torch.device | str | None
+) -> tuple[torch.dtype, torch.device | str]:
+    """dtype and device of the denoiser's parameters (or buffers), unless given."""
+    tensors = [*denoiser.parameters(), *denoiser.buffers()]
+    first = next((x for x in tensors if x.is_floating_point()), torch.empty(0))
+    return first.dtype if dtype is None else dtype, first.device if device is None else device
+
+
+def starting_state(
+    denoiser: Denoiser,
+    prior: Prior | Tensor | None,
+    t_max: float,
+    shape: tuple[int, ...],
+    seed: int,
+    paths: Sequence[int] | Tensor | None,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> Tensor:
+    """What generation starts from: the prior itself, or draws from it."""
+    if isinstance(prior, Tensor):
+        if prior.shape != shape:
+            raise ValueError(message("prior", f"a tensor of shape {tuple(prior.shape)}", f"shape {shape}"))
+        if prior.is_complex():
+            raise TypeError(message("prior", f"a tensor of {prior.dtype}", "real numbers"))
+        return prior.to(dtype=dtype, device=device)
+    source: Prior = denoiser.process.prior_at(t_max) if prior is None else prior
+    if not callable(getattr(source, "sample", None)):
+        raise TypeError(message("prior", type(source).__name__, "a tensor, or an object with a method sample"))
+    return source.sample(shape, seed=seed, paths=paths, dtype=dtype, device=device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol, overload
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -16,25 +16,12 @@ from sdesolve.progress import Report
 from .denoiser import Denoiser
 from .grid import GRIDS, time_grid
 from .predictor_corrector import predictor_corrector
-from .request import check_count, check_seed, check_shape, check_span
+from .prior import Prior
+from .request import check_count, check_seed, check_shape, check_span, dtype_and_device, starting_state
 from .reverse import Eta
 from .samplers import SAMPLERS, Sampler
 
-__all__ = ["Prior", "sample"]
-
-
-class Prior(Protocol):
-    """A distribution to start from; :class:`diffusion.NormalPrior` is one."""
-
-    def sample(
-        self,
-        shape: Sequence[int],
-        *,
-        seed: int,
-        paths: Sequence[int] | Tensor | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor: ...
+__all__ = ["sample"]
 
 
 @overload
@@ -192,13 +179,13 @@ def sample(
     check_span(denoiser, kind.stochastic and kind.reads_rates, t_min, t_max)
 
     seed = int(torch.randint(2**63 - 1, ())) if seed is None else seed
-    dtype, device = _kind(denoiser, dtype, device)
+    dtype, device = dtype_and_device(denoiser, dtype, device)
     count = kind.steps if steps is None else steps
     if adaptive:
         count = 1 if trajectory is None else trajectory
     times = time_grid(grid, 1 if count is None else count, t_min, t_max, denoiser.process)
     stride = _stride(len(times) - 1, trajectory)
-    start = _start(denoiser, prior, float(times[0]), shape, seed, paths, dtype, device)
+    start = starting_state(denoiser, prior, float(times[0]), shape, seed, paths, dtype, device)
     amount = 1.0 if eta is None else eta
     problem, dt, ts, every = kind.problem(denoiser, amount), None, times, 1
     if adaptive:
@@ -262,34 +249,3 @@ def _stride(steps: int, trajectory: int | None) -> int:
     if count < 1 or steps % count:
         raise ValueError(message("trajectory", repr(trajectory), f"a divisor of the {steps} steps"))
     return steps // count
-
-
-def _kind(
-    denoiser: Denoiser, dtype: torch.dtype | None, device: torch.device | str | None
-) -> tuple[torch.dtype, torch.device | str]:
-    """dtype and device of the denoiser's parameters (or buffers), unless given."""
-    tensors = [*denoiser.parameters(), *denoiser.buffers()]
-    first = next((x for x in tensors if x.is_floating_point()), torch.empty(0))
-    return first.dtype if dtype is None else dtype, first.device if device is None else device
-
-
-def _start(
-    denoiser: Denoiser,
-    prior: Prior | Tensor | None,
-    t_max: float,
-    shape: tuple[int, ...],
-    seed: int,
-    paths: Sequence[int] | Tensor | None,
-    dtype: torch.dtype,
-    device: torch.device | str,
-) -> Tensor:
-    if isinstance(prior, Tensor):
-        if prior.shape != shape:
-            raise ValueError(message("prior", f"a tensor of shape {tuple(prior.shape)}", f"shape {shape}"))
-        if prior.is_complex():
-            raise TypeError(message("prior", f"a tensor of {prior.dtype}", "real numbers"))
-        return prior.to(dtype=dtype, device=device)
-    source: Prior = denoiser.process.prior_at(t_max) if prior is None else prior
-    if not callable(getattr(source, "sample", None)):
-        raise TypeError(message("prior", type(source).__name__, "a tensor, or an object with a method sample"))
-    return source.sample(shape, seed=seed, paths=paths, dtype=dtype, device=device)

@@ -18,9 +18,9 @@ from sdesolve.errors import message
 from sdesolve.progress import reporting
 
 from ..checkpoint import load_checkpoint
-from ..data import Data, read_data
 from ..likelihood import log_likelihood
-from ..models import ModelConfig, load_denoiser
+from ..models.data import Data, read_data
+from ..models.model import ModelConfig, load_denoiser
 from ..quantise import bits_per_dimension
 from .files import check_outputs, replacing, write_json
 from .options import add_common, add_data, device_of, positive

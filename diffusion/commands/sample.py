@@ -19,12 +19,12 @@ from sdesolve.progress import Report, reporting
 
 from ..denoiser import Denoiser
 from ..grid import GRIDS
-from ..models import ModelConfig, load_denoiser, span_of_times
-from ..pictures import can_be_drawn, draw_images, draw_points, draw_ways, write_image
+from ..models.model import ModelConfig, load_denoiser, span_of_times
 from ..sample import sample
 from ..samplers import SAMPLERS
 from .files import check_outputs, replacing
 from .options import add_common, device_of, positive
+from .pictures import can_be_drawn, draw_images, draw_points, draw_ways, write_image
 
 __all__ = ["add"]
 

@@ -14,15 +14,15 @@ from torch import Tensor
 from sdesolve.errors import message
 
 from ..checkpoint import CheckpointError, load_checkpoint
-from ..data import Data, read_data
 from ..denoiser import Denoiser
 from ..fit import fit
 from ..loss import TIMES, WEIGHTINGS, DenoisingLoss
-from ..models import COMPONENTS, ModelConfig, build_denoiser, config_of, gaussian_of, span_of_times
-from ..named import PROCESSES, named_process, process_name
+from ..models.data import Data, read_data
+from ..models.model import COMPONENTS, ModelConfig, build_denoiser, config_of, gaussian_of, span_of_times
+from ..models.named import PROCESSES, named_process, process_name
+from ..models.scaling import Scaling
 from ..prediction import PREDICTIONS
 from ..prior import derived_seed
-from ..scaling import Scaling
 from .files import check_outputs
 from .options import add_common, add_data, device_of, positive
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 import diffusion
 import sdesolve as ss
-from diffusion.chain import Chain
-from diffusion.monotone import Monotone
+from diffusion.chains import Chain
+from diffusion.chains.monotone import Monotone
 from tests.diffusion.known import Dense, random_gaussian, random_mixture
 from validation.check import Settings
 from validation.sections import diffusion_chains

@@ -9,9 +9,9 @@ import torch
 
 from diffusion.__main__ import main
 from diffusion.checkpoint import load_checkpoint
-from diffusion.digits import dequantised, load_digits
-from diffusion.models import load_denoiser
-from diffusion.two_sample import nearest_neighbour_accuracy
+from diffusion.demo.digits import dequantised, load_digits
+from diffusion.demo.two_sample import nearest_neighbour_accuracy
+from diffusion.models.model import load_denoiser
 
 PRODUCTS = ("samples.png", "trajectories.png", "loss.png", "report.json")
 

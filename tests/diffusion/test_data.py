@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion.data import Data, read_data
-from diffusion.scaling import Scaling
+from diffusion.models.data import Data, read_data
+from diffusion.models.scaling import Scaling
 
 NUMBERS = np.random.default_rng(0)
 GREY = NUMBERS.integers(0, 256, (4, 5, 6), dtype=np.uint8)

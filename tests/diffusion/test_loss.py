@@ -7,7 +7,7 @@ import torch
 
 import diffusion
 from diffusion.loss import TIMES, WEIGHTINGS, DenoisingLoss
-from diffusion.loss_target import target
+from diffusion.loss.target import target
 from tests.diffusion.known import VECTORS, random_gaussian, random_mixture
 from tests.diffusion.test_processes import every
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import diffusion
 from diffusion.exact import Gaussian
-from diffusion.models import ModelConfig, build_denoiser, gaussian_of, span_of_times
-from diffusion.named import PROCESSES, named_process, process_name
+from diffusion.models.model import ModelConfig, build_denoiser, gaussian_of, span_of_times
+from diffusion.models.named import PROCESSES, named_process, process_name
+from diffusion.models.scaling import Scaling
 from diffusion.network import ImageNet, VectorNet
-from diffusion.scaling import Scaling
 from tests.diffusion.known import random_gaussian
 
 PREDICTIONS = ("noise", "data", "velocity", "score", "flow")

@@ -25,7 +25,7 @@ import sdesolve as ss
 from diffusion.__main__ import main, parser
 from diffusion.checkpoint import load_checkpoint
 from diffusion.commands import sample as sampling
-from diffusion.data import read_data
+from diffusion.models.data import read_data
 
 NUMBERS = np.random.default_rng(0)
 POINTS = NUMBERS.normal(size=(400, 2)) @ np.array([[2.0, 1.0], [0.0, 0.3]]) + np.array([30.0, -1.0])

@@ -11,7 +11,7 @@ from scipy.integrate import solve_ivp
 import diffusion
 import sdesolve as ss
 from diffusion.process import Process
-from diffusion.quadrature import Nodes, integral
+from diffusion.processes.quadrature import Nodes, integral
 from tests.diffusion.known import random_mixture
 
 F64 = torch.float64

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import BSpline, make_interp_spline
 
 import diffusion
-from diffusion.chain import Chain
+from diffusion.chains import Chain
 from diffusion.exact import Gaussian, GaussianMixture
 from diffusion.kernels import Posterior, posterior
 from validation.check import Case, Check, Settings, bounded

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from sdesolve.errors import message
 
-from .denoiser import Denoiser
-from .loss_weights import WeightedLoss
+from ..denoiser import Denoiser
+from .weights import WeightedLoss
 
 __all__ = ["ExplicitLoss", "ImplicitLoss", "SlicedLoss"]
 

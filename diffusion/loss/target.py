@@ -23,8 +23,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser
-from .process import Process, broadcast_time
+from ..denoiser import Denoiser
+from ..process import Process, broadcast_time
 
 __all__ = ["alpha_power", "error_size", "quantity", "target", "turning"]
 

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from sdesolve.errors import message
 
-from .denoiser import Denoiser
-from .loss_target import alpha_power, error_size, quantity, turning
-from .loss_times import CappedLaw, LogSnrLaw, TimeLaw, UniformLaw, capped, even_fractions, log_snr_law
-from .process import Process
+from ..denoiser import Denoiser
+from ..process import Process
+from .target import alpha_power, error_size, quantity, turning
+from .times import CappedLaw, LogSnrLaw, TimeLaw, UniformLaw, capped, even_fractions, log_snr_law
 
 __all__ = ["TIMES", "WEIGHTINGS", "WeightedLoss"]
 

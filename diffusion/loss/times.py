@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .process import Process
+from ..process import Process
 
 __all__ = ["CappedLaw", "LogSnrLaw", "TimeLaw", "UniformLaw", "even_fractions", "log_snr_law"]
 

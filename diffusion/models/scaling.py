@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sdesolve.errors import message
 
+from ..quantise import dequantise, quantise
 from .data import Data
-from .quantise import dequantise, quantise
 
 __all__ = ["Scaling"]
 

@@ -11,8 +11,7 @@ without gradients; for these give the equations to :func:`sdesolve.solve`.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +20,15 @@ import sdesolve as ss
 from sdesolve.errors import message
 from sdesolve.progress import Report
 
-from .denoiser import Denoiser
-from .grid import time_grid
+from ..denoiser import Denoiser
+from ..grid import time_grid
+from ..prior import Prior
+from ..request import check_count, check_shape, dtype_and_device, starting_state
+from ..stepwise import Stepwise
 from .overdamped import MALA, Overdamped
-from .sample import Prior, _kind, _start
-from .stepwise import Stepwise
+from .parts import Field, Scored, check_positive, check_temperature, output_times, score_field, shown
 
 __all__ = ["annealed_langevin", "langevin"]
-
-Field = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
@@ -89,14 +88,14 @@ def langevin(
     >>> abs(float(x.var()) - 1 / 0.95) < 0.1
     True
     """
-    ts = _clock(step, steps, trajectory)
-    _check_temperature(temperature, positive=log_prob is not None)
+    ts = output_times(step, steps, trajectory)
+    check_temperature(temperature, positive=log_prob is not None)
     if log_prob is not None and method is not None:
         raise ValueError(message("method", repr(method), "None beside log_prob", "Metropolis steps have their own."))
     if score is None and log_prob is not None:
-        drift: nn.Module = _Score(lambda x: torch.func.grad(lambda x: log_prob(x).sum())(x))
+        drift: nn.Module = Scored(lambda x: torch.func.grad(lambda x: log_prob(x).sum())(x))
     else:
-        drift = _score(score, t)
+        drift = score_field(score, t)
     found = ss.solve(
         Overdamped(drift, temperature, log_prob, like=x0),
         x0,
@@ -108,7 +107,7 @@ def langevin(
         compile=compile,
         progress=progress,
     )
-    return _shown(found.ys, trajectory)
+    return shown(found.ys, trajectory)
 
 
 @torch.no_grad()
@@ -165,21 +164,21 @@ def annealed_langevin(
     """
     if not isinstance(denoiser, Denoiser):
         raise TypeError(message("denoiser", type(denoiser).__name__, "a diffusion.Denoiser"))
-    _check_positive("step", step)
+    check_positive("step", step)
     for name, value, least in (("levels", levels, 2), ("steps_per_level", steps_per_level, 1)):
-        _check_count(name, value, least)
+        check_count(name, value, least)
     process = denoiser.process
     times = time_grid(grid, levels - 1, t_min, process.rates_end if t_max is None else t_max, process)
     seed = int(torch.randint(2**63 - 1, ())) if seed is None else seed
-    dtype, device = _kind(denoiser, dtype, device)
-    start = _start(denoiser, prior, float(times[0]), tuple(shape), seed, paths, dtype, device)
+    dtype, device = dtype_and_device(denoiser, dtype, device)
+    start = starting_state(denoiser, prior, float(times[0]), check_shape(shape), seed, paths, dtype, device)
     each = times.repeat_interleave(steps_per_level)
     lengths = step * process.variance(each)
     problem = Stepwise(denoiser, each, 0.0, 0.0, lengths, (2 * lengths).sqrt(), like=start)
     found = ss.solve(
         problem,
         start,
-        _clock(1.0, len(each), trajectory).to(start.device),
+        output_times(1.0, len(each), trajectory).to(start.device),
         method="euler_maruyama",
         dt=1.0,
         seed=seed,
@@ -187,72 +186,4 @@ def annealed_langevin(
         compile=compile,
         progress=progress,
     )
-    return _shown(found.ys, trajectory)
-
-
-class _Score(nn.Module):
-    """score(x) as a function of (t, x)."""
-
-    def __init__(self, field: Field) -> None:
-        super().__init__()
-        self.field = field
-
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        return self.field(x)
-
-
-class _At(nn.Module):
-    """A denoiser's score at one time, for any t."""
-
-    time: Tensor
-
-    def __init__(self, denoiser: Denoiser, time: float) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-        self.register_buffer("time", torch.tensor(time, dtype=torch.float64), persistent=False)
-
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        return self.denoiser.score(self.time, x)
-
-
-def _score(score: Field | Denoiser | None, t: float | None) -> nn.Module:
-    if isinstance(score, Denoiser):
-        if t is None:
-            raise ValueError(message("t", "None with a denoiser", "the time at which its score is asked for"))
-        return _At(score, float(t))
-    if t is not None:
-        raise ValueError(message("t", repr(t), "None for a function score(x)"))
-    if not callable(score):
-        accepted = "a function score(x), a diffusion.Denoiser, or None with log_prob"
-        raise TypeError(message("score", type(score).__name__, accepted))
-    return _Score(score)
-
-
-def _clock(step: float, steps: int, trajectory: int | None) -> Tensor:
-    """Output times."""
-    _check_positive("step", step)
-    _check_count("steps", steps, 1)
-    count = 1 if trajectory is None else trajectory
-    if count < 1 or steps % count:
-        raise ValueError(message("trajectory", repr(trajectory), f"a divisor of the {steps} steps"))
-    return torch.linspace(0, steps * step, count + 1, dtype=torch.float64)
-
-
-def _shown(ys: Tensor, trajectory: int | None) -> Tensor:
-    return ys[-1] if trajectory is None else ys
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(message(name, repr(value), "a positive, finite number"))
-
-
-def _check_temperature(value: float, positive: bool = False) -> None:
-    if not (math.isfinite(value) and (value > 0 or (value == 0 and not positive))):
-        accepted = "a positive, finite number" if positive else "a finite number >= 0"
-        raise ValueError(message("temperature", repr(value), accepted))
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(message(name, repr(value), f"an int >= {least}"))
+    return shown(found.ys, trajectory)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser
-from .loss_target import target
-from .loss_weights import TIMES, WEIGHTINGS, WeightedLoss
+from ..denoiser import Denoiser
+from .target import target
+from .weights import TIMES, WEIGHTINGS, WeightedLoss
 
 __all__ = ["TIMES", "WEIGHTINGS", "DenoisingLoss", "Loss"]
 

@@ -17,9 +17,9 @@ import sdesolve as ss
 from sdesolve.errors import message
 from sdesolve.progress import Report
 
-from .denoiser import Denoiser
-from .langevin import Field, _check_temperature, _clock, _score, _shown
-from .prior import trajectory_normals
+from ..denoiser import Denoiser
+from ..prior import trajectory_normals
+from .parts import Field, check_temperature, output_times, score_field, shown
 
 __all__ = ["underdamped_langevin"]
 
@@ -71,12 +71,12 @@ def underdamped_langevin(
     >>> abs(float(x.var()) - 1) < 0.1
     True
     """
-    ts = _clock(step, steps, trajectory)
-    _check_temperature(temperature)
+    ts = output_times(step, steps, trajectory)
+    check_temperature(temperature)
     heavy = torch.as_tensor(mass, dtype=x0.dtype, device=x0.device)
     if not bool((torch.isfinite(heavy) & (heavy > 0)).all()):
         raise ValueError(message("mass", repr(mass), "a positive number, or a tensor of such"))
-    root, field = heavy.sqrt(), _score(score, t)
+    root, field = heavy.sqrt(), score_field(score, t)
     seed = int(torch.randint(2**63 - 1, ())) if seed is None else seed
     if v0 is None:
         normals = trajectory_normals(seed, "velocities", x0.shape, paths=paths, dtype=x0.dtype, device=x0.device)
@@ -93,7 +93,7 @@ def underdamped_langevin(
         compile=compile,
         progress=progress,
     ).ys
-    return _shown(x / root, trajectory), _shown(v / root, trajectory)
+    return shown(x / root, trajectory), shown(v / root, trajectory)
 
 
 class _Scaled(nn.Module):

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from sdesolve.errors import message
 
-from .checkpoint import CheckpointError, load_checkpoint, load_into, under_prefix
-from .denoiser import Denoiser
-from .exact import Gaussian
+from ..checkpoint import CheckpointError, load_checkpoint, load_into, under_prefix
+from ..denoiser import Denoiser
+from ..exact import Gaussian
+from ..network import GaussianPreconditioned, ImageNet, Rescaled, VectorNet
+from ..process import Process
 from .named import named_process
-from .network import GaussianPreconditioned, ImageNet, Rescaled, VectorNet
-from .process import Process
 from .scaling import Scaling
 
 __all__ = ["ModelConfig", "build_denoiser", "gaussian_of", "load_denoiser"]

@@ -21,16 +21,16 @@ from torch import Tensor
 
 import sdesolve as ss
 
-from .denoiser import Denoiser
+from ..denoiser import Denoiser
+from ..exact import Gaussian, GaussianMixture
+from ..fit import fit
+from ..likelihood import log_likelihood
+from ..loss import DenoisingLoss
+from ..models.model import ModelConfig, build_denoiser
+from ..quantise import bits_per_dimension, quantise
+from ..sample import sample
 from .digits import LEVELS, Digits, dequantised, load_digits
-from .exact import Gaussian, GaussianMixture
 from .figures import draw_loss, draw_samples, draw_trajectories
-from .fit import fit
-from .likelihood import log_likelihood
-from .loss import DenoisingLoss
-from .models import ModelConfig, build_denoiser
-from .quantise import bits_per_dimension, quantise
-from .sample import sample
 from .two_sample import nearest_neighbour_accuracy
 
 if TYPE_CHECKING:

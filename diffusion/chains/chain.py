@@ -12,11 +12,11 @@ import sdesolve as ss
 from sdesolve.errors import message
 from sdesolve.progress import Report
 
-from .ancestral import Ancestral, Transitions
-from .denoiser import Denoiser
-from .kernels import Posterior, Transition
-from .process import Process
-from .reverse import Eta, Score, reverse_sde
+from ..ancestral import Ancestral, Transitions
+from ..denoiser import Denoiser
+from ..kernels import Posterior, Transition
+from ..process import Process
+from ..reverse import Eta, Score, reverse_sde
 
 __all__ = ["Chain", "Index"]
 

@@ -5,7 +5,7 @@
 
 for i = 1, ..., N, from data x_0. Marginals are x_i | x_0 ~ N(alpha_i x_0, sigma_i^2 I). A chain's ``process`` has these
 marginals at the times t = i / N, and smooth ones between; a network that was trained by the chain is a
-:class:`diffusion.Denoiser` of it (:meth:`diffusion.chain.Chain.denoiser`), for every sampler and for likelihoods.
+:class:`diffusion.Denoiser` of it (:meth:`diffusion.chains.Chain.denoiser`), for every sampler and for likelihoods.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from torch import Tensor
 
 from sdesolve.errors import message
 
-from .affine import Affine
+from ..process import Process
+from ..processes import Affine, VariancePreserving
 from .chain import Chain
 from .monotone import Monotone
-from .process import Process
-from .processes import VariancePreserving
 
 __all__ = ["DDPMChain", "NCSNChain"]
 

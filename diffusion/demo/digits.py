@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .quantise import dequantise
+from ..quantise import dequantise
 
 __all__ = ["HELD_OUT", "LEVELS", "Digits", "dequantised", "load_digits"]
 

@@ -1,17 +1,4 @@
-"""The processes of the literature, in closed form.
-
-======================  =================================  ===============================================
-process                 alpha                              sigma^2
-======================  =================================  ===============================================
-`VP`                    exp(-B/2), B = int beta            1 - exp(-B)
-`SubVP`                 exp(-B/2)                          (1 - exp(-B))^2
-`VE`                    1                                  sigma_min^2 ((sigma_max / sigma_min)^(2 t) - 1)
-`RectifiedFlow`         1 - t                              t^2
-`EDM`                   1                                  t^2
-======================  =================================  ===============================================
-
-`VariancePreserving` is VP with any beta(t), `Cosine` the one whose alpha is a cosine.
-"""
+"""Processes by a rate beta(t): the variance-preserving ones, and SubVP."""
 
 from __future__ import annotations
 
@@ -26,10 +13,11 @@ from torch.nn import functional as F
 
 from sdesolve.errors import message
 
-from .process import Process
+from ..process import Process
+from .parameters import check_positive
 from .quadrature import integral
 
-__all__ = ["EDM", "VE", "VP", "Cosine", "RectifiedFlow", "SubVP", "VariancePreserving"]
+__all__ = ["VP", "Cosine", "SubVP", "VariancePreserving"]
 
 
 class _Preserving(Process):
@@ -86,7 +74,7 @@ class _LinearRate:
 
     def __post_init__(self) -> None:
         for name in ("beta_min", "beta_max"):
-            _check_positive(name, getattr(self, name), "rate")
+            check_positive(name, getattr(self, name), "rate")
         if self.beta_max < self.beta_min:
             raise ValueError(message("beta_max", repr(self.beta_max), f"at least beta_min = {self.beta_min!r}"))
 
@@ -203,7 +191,7 @@ class VariancePreserving(_Preserving):
     Parameters
     ----------
     beta : ``beta(t)``, positive and smooth on [0, 1], elementwise.
-    integral : ``B(t)``, its integral from 0. Default: by Gauss-Legendre quadrature, see `diffusion.quadrature`.
+    integral : ``B(t)``, its integral from 0. Default: by Gauss-Legendre quadrature, see `processes.quadrature`.
 
     Raises
     ------
@@ -250,7 +238,7 @@ class Cosine(_Preserving):
     end: float = 0.999
 
     def __post_init__(self) -> None:
-        _check_positive("s", self.s, "offset")
+        check_positive("s", self.s, "offset")
         if not 0 < self.end < 1:
             raise ValueError(message("end", repr(self.end), "a time between 0 and 1"))
 
@@ -288,171 +276,3 @@ class Cosine(_Preserving):
         total = high * cosine + wide * sine
         angle = torch.atan2(cosine**2 * variance / total, wide * cosine + high * sine)
         return angle * ((1 + self.s) / (0.5 * math.pi))
-
-
-@dataclass(frozen=True)
-class VE(Process):
-    """The variance-exploding process with a geometric rate.
-
-    ::
-
-        dx = sigma_min r^t sqrt(2 log r) dw,      r = sigma_max / sigma_min
-        alpha = 1,      sigma^2 = sigma_min^2 (r^(2 t) - 1)
-
-    Data at t = 0 have no noise: this is the equation's own variance. Where sigma_min r^t is used for sigma, as in the
-    discrete chain, data at t = 0 are already blurred by sigma_min.
-
-    Parameters
-    ----------
-    sigma_min, sigma_max : positive; default 0.01 and 50.
-
-    Raises
-    ------
-    ValueError : one that is not positive and finite, or sigma_max <= sigma_min.
-
-    References
-    ----------
-    Song et al. (2021). Score-based generative modeling through stochastic differential equations. ICLR. Eqs. (9), (30).
-    """
-
-    sigma_min: float = 0.01
-    sigma_max: float = 50.0
-
-    def __post_init__(self) -> None:
-        for name in ("sigma_min", "sigma_max"):
-            _check_positive(name, getattr(self, name), "standard deviation")
-        if self.sigma_max <= self.sigma_min:
-            raise ValueError(message("sigma_max", repr(self.sigma_max), f"above sigma_min = {self.sigma_min!r}"))
-
-    @property
-    def _rate(self) -> float:
-        """2 log r."""
-        return 2 * math.log(self.sigma_max / self.sigma_min)
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return torch.sqrt(self.variance(t))
-
-    def variance(self, t: Tensor) -> Tensor:
-        return self.sigma_min**2 * torch.expm1(self._rate * t)
-
-    def log_snr(self, t: Tensor) -> Tensor:
-        return -torch.log(self.variance(t))
-
-    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        return F.softplus(-log_snr - 2 * math.log(self.sigma_min)) / self._rate
-
-    def alpha_rate(self, t: Tensor) -> Tensor:
-        return torch.zeros_like(t)
-
-    def variance_rate(self, t: Tensor) -> Tensor:
-        return self.diffusion_rate(t) ** 2
-
-    def drift_rate(self, t: Tensor) -> Tensor:
-        return torch.zeros_like(t)
-
-    def diffusion_rate(self, t: Tensor) -> Tensor:
-        return self.sigma_min * math.sqrt(self._rate) * torch.exp(0.5 * self._rate * t)
-
-
-@dataclass(frozen=True)
-class RectifiedFlow(Process):
-    """The straight line from data to noise, x_t = (1 - t) x_0 + t eps.
-
-    ::
-
-        dx = -x / (1 - t) dt + sqrt(2 t / (1 - t)) dw,      t < 1
-
-    At t = 1 nothing is left of the data, and the rates of the equation are infinite: stochastic generation starts a
-    little before, at `rates_end` = 0.999; the probability flow of data, velocity, flow and edm predictions starts at 1.
-
-    References
-    ----------
-    Liu, Gong & Liu (2023). Flow straight and fast: learning to generate and transfer data with rectified flow. ICLR.
-    Lipman et al. (2023). Flow matching for generative modeling. ICLR.
-    """
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return 1 - t
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return t + 0.0
-
-    def log_snr(self, t: Tensor) -> Tensor:
-        return 2 * (torch.log1p(-t) - torch.log(t))
-
-    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        return torch.sigmoid(-0.5 * log_snr)
-
-    def alpha_rate(self, t: Tensor) -> Tensor:
-        return -torch.ones_like(t)
-
-    def sigma_rate(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def variance_rate(self, t: Tensor) -> Tensor:
-        return 2 * t
-
-    def drift_rate(self, t: Tensor) -> Tensor:
-        return -1 / (1 - t)
-
-    def diffusion_rate(self, t: Tensor) -> Tensor:
-        return torch.sqrt(2 * t / (1 - t))
-
-
-@dataclass(frozen=True)
-class EDM(Process):
-    """Noise whose standard deviation is the time itself: dx = sqrt(2 t) dw, alpha = 1, sigma = t.
-
-    Parameters
-    ----------
-    end : the largest sigma, positive; default 80.
-
-    Raises
-    ------
-    ValueError : end is not positive and finite.
-
-    References
-    ----------
-    Karras, Aittala, Aila & Laine (2022). Elucidating the design space of diffusion-based generative models. NeurIPS.
-    Table 1.
-    """
-
-    end: float = 80.0
-
-    def __post_init__(self) -> None:
-        _check_positive("end", self.end, "standard deviation")
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return t + 0.0
-
-    def log_snr(self, t: Tensor) -> Tensor:
-        return -2 * torch.log(t)
-
-    def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        return torch.exp(-0.5 * log_snr)
-
-    def alpha_rate(self, t: Tensor) -> Tensor:
-        return torch.zeros_like(t)
-
-    def sigma_rate(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def variance_rate(self, t: Tensor) -> Tensor:
-        return 2 * t
-
-    def drift_rate(self, t: Tensor) -> Tensor:
-        return torch.zeros_like(t)
-
-    def diffusion_rate(self, t: Tensor) -> Tensor:
-        return torch.sqrt(2 * t)
-
-
-def _check_positive(name: str, value: float, what: str) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(message(name, repr(value), f"a positive, finite {what}"))

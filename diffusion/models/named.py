@@ -7,8 +7,8 @@ from typing import Any
 
 from sdesolve.errors import message
 
-from .process import Process
-from .processes import EDM, VE, VP, Cosine, RectifiedFlow, SubVP
+from ..process import Process
+from ..processes import EDM, VE, VP, Cosine, RectifiedFlow, SubVP
 
 __all__ = ["PROCESSES", "named_process", "process_name"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sdesolve.errors import message
 
-from .process import Process
+from ..process import Process
 from .quadrature import Nodes, values
 
 __all__ = ["Affine"]
@@ -29,7 +29,7 @@ class Affine(Process):
     ----------
     a, b, g : functions of t, elementwise and smooth on [0, end]; g is not zero throughout. b : default None, 0.
     alpha, shift, sigma : what is known in closed form, as functions of t. Default: by Gauss-Legendre quadrature, see
-        `diffusion.quadrature`.
+        `diffusion.processes.quadrature`.
     end : the time of pure noise, positive; default 1. Nothing says that data are forgotten by then: see `prior`.
 
     Raises

@@ -1,0 +1,93 @@
+"""What Langevin samplers share: scores by function or denoiser, output times, checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from sdesolve.errors import message
+
+from ..denoiser import Denoiser
+from ..request import check_count
+
+__all__ = [
+    "Field",
+    "Scored",
+    "check_positive",
+    "check_temperature",
+    "output_times",
+    "score_field",
+    "shown",
+]
+
+Field = Callable[[Tensor], Tensor]
+
+
+class Scored(nn.Module):
+    """score(x) as a function of (t, x)."""
+
+    def __init__(self, field: Field) -> None:
+        super().__init__()
+        self.field = field
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.field(x)
+
+
+class ScoreAt(nn.Module):
+    """A denoiser's score at one time, for any t."""
+
+    time: Tensor
+
+    def __init__(self, denoiser: Denoiser, time: float) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.register_buffer("time", torch.tensor(time, dtype=torch.float64), persistent=False)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.denoiser.score(self.time, x)
+
+
+def score_field(score: Field | Denoiser | None, t: float | None) -> nn.Module:
+    """What was given as score, as a module (t, x) -> score."""
+    if isinstance(score, Denoiser):
+        if t is None:
+            raise ValueError(message("t", "None with a denoiser", "the time at which its score is asked for"))
+        return ScoreAt(score, float(t))
+    if t is not None:
+        raise ValueError(message("t", repr(t), "None for a function score(x)"))
+    if not callable(score):
+        accepted = "a function score(x), a diffusion.Denoiser, or None with log_prob"
+        raise TypeError(message("score", type(score).__name__, accepted))
+    return Scored(score)
+
+
+def output_times(step: float, steps: int, trajectory: int | None) -> Tensor:
+    """The start, and k = `trajectory` times at equal distances (default 1)."""
+    check_positive("step", step)
+    check_count("steps", steps)
+    count = 1 if trajectory is None else trajectory
+    if count < 1 or steps % count:
+        raise ValueError(message("trajectory", repr(trajectory), f"a divisor of the {steps} steps"))
+    return torch.linspace(0, steps * step, count + 1, dtype=torch.float64)
+
+
+def shown(ys: Tensor, trajectory: int | None) -> Tensor:
+    """The end, or with `trajectory` all outputs."""
+    return ys[-1] if trajectory is None else ys
+
+
+def check_positive(name: str, value: float) -> None:
+    """Positive and finite."""
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(message(name, repr(value), "a positive, finite number"))
+
+
+def check_temperature(value: float, positive: bool = False) -> None:
+    """Finite, and not negative, or positive."""
+    if not (math.isfinite(value) and (value > 0 or (value == 0 and not positive))):
+        accepted = "a positive, finite number" if positive else "a finite number >= 0"
+        raise ValueError(message("temperature", repr(value), accepted))
