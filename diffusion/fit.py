@@ -118,11 +118,13 @@ def fit(
 
     Raises
     ------
-    ValueError : arguments outside the ranges above.
+    TypeError : no Denoiser, no tensor, integers without `transform`, a loss that cannot be called.
+    ValueError : arguments outside the ranges above; no parameter to train.
     CheckpointError : the checkpoint to resume from belongs to a training with other settings.
     FloatingPointError : a loss that is not finite; the last checkpoint stays.
     TrainingInterrupted : Ctrl-C; a KeyboardInterrupt that says where the checkpoint is.
     """
+    _check_kinds(denoiser, data, loss, transform)
     steps = _checked_steps(data, steps, epochs, batch_size, resume, checkpoint)
     training = _Training(denoiser, steps, lr, warmup, ema, clip, loss or DenoisingLoss(), seed)
     settings = {
@@ -168,6 +170,20 @@ def fit(
     return Fit(training.average.eval(), torch.tensor(training.losses))
 
 
+def _check_kinds(denoiser: Any, data: Any, loss: Any, transform: Transform | None) -> None:
+    if not isinstance(denoiser, Denoiser):
+        raise TypeError(message("denoiser", type(denoiser).__name__, "a diffusion.Denoiser"))
+    if not isinstance(data, Tensor):
+        advice = "Write torch.from_numpy(data)." if type(data).__name__ == "ndarray" else "Stack the examples."
+        raise TypeError(message("data", type(data).__name__, "a tensor (n, *state)", advice))
+    if transform is None and not data.is_floating_point():
+        advice = "Convert them, as by data.float(), or by a transform, as diffusion.dequantise does."
+        raise TypeError(message("data", str(data.dtype).removeprefix("torch."), "floating-point numbers", advice))
+    if loss is not None and not callable(loss):
+        advice = f"Write diffusion.DenoisingLoss({loss!r})." if isinstance(loss, str) else ""
+        raise TypeError(message("loss", repr(loss), "a function (denoiser, examples, generator) -> (batch,)", advice))
+
+
 class _Training:
     """What changes while training goes on: weights, their average, Adam's moments, the losses so far."""
 
@@ -186,7 +202,10 @@ class _Training:
         self.ema, self.clip, self.loss, self.seed = ema, clip, loss, seed
         self.parameters = [p for p in denoiser.parameters() if p.requires_grad]
         if not self.parameters:
-            raise ValueError(message("denoiser", "a network without trainable parameters", "an nn.Module"))
+            frozen = any(True for _ in denoiser.parameters())
+            got = "a network whose parameters are all frozen" if frozen else "a network without trainable parameters"
+            advice = "Write denoiser.requires_grad_(), as for one that fit returned." if frozen else ""
+            raise ValueError(message("denoiser", got, "an nn.Module with parameters that require gradients", advice))
         self.average = copy.deepcopy(denoiser).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.parameters, lr=lr, betas=(0.9, 0.99))
         self.losses: list[float] = []

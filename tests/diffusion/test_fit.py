@@ -269,3 +269,26 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path:
 def test_a_network_without_parameters_is_refused() -> None:
     with pytest.raises(ValueError, match="denoiser: got a network without trainable parameters"):
         train(diffusion.Denoiser(lambda t, x: x, PROCESS))
+
+
+def test_what_fit_returns_is_trained_further_once_it_requires_gradients() -> None:
+    found = train(steps=2).denoiser
+    with pytest.raises(ValueError, match=r"all frozen.*denoiser\.requires_grad_\(\)"):
+        train(found, steps=2)
+    train(found.requires_grad_(), steps=2)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "text"),
+    [
+        ({"denoiser": torch.nn.Linear(2, 2)}, "denoiser: got Linear; accepted is a diffusion.Denoiser"),
+        ({"data": [[0.0, 1.0]]}, "data: got list; accepted is a tensor"),
+        ({"data": torch.zeros(200, 2).numpy()}, "data: got ndarray.*torch.from_numpy"),
+        ({"data": torch.zeros(200, 2, dtype=torch.uint8)}, "data: got uint8; accepted is floating-point numbers"),
+        ({"loss": "edm"}, r"loss: got 'edm'.*diffusion\.DenoisingLoss\('edm'\)"),
+    ],
+)
+def test_an_argument_of_another_kind_is_named(mistake: dict[str, Any], text: str) -> None:
+    arguments = {"denoiser": new_denoiser(), "data": torch.zeros(200, 2), "steps": 1, "progress": False, **mistake}
+    with pytest.raises(TypeError, match=text):
+        diffusion.fit(**arguments)
