@@ -26,6 +26,9 @@ __all__ = ["ExplicitLoss", "ImplicitLoss", "SlicedLoss"]
 
 DIRECTIONS = ("rademacher", "normal")
 
+NOISELESS = ("score", "energy")
+"""The predictions whose score is finite where there is no noise."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _ScoreLoss(WeightedLoss):
@@ -52,6 +55,8 @@ class _ScoreLoss(WeightedLoss):
             )
         t = torch.full(x0.shape[:1], self.level, dtype=x0.dtype, device=x0.device)
         x = x0
+        if self.level == 0:
+            _check_noiseless(denoiser, x0)
         if self.level > 0:
             noise = torch.randn(x0.shape, dtype=x0.dtype, device=x0.device, generator=generator)
             x = denoiser.process.perturb(t, x0, noise)
@@ -63,6 +68,15 @@ class _ScoreLoss(WeightedLoss):
 
     def _space(self, denoiser: Denoiser) -> str:
         return "score"
+
+
+def _check_noiseless(denoiser: Denoiser, x: Tensor) -> None:
+    """The score of every other prediction is divided by sigma(0), which is 0."""
+    if denoiser.prediction in NOISELESS or float(denoiser.process.sigma(x.new_zeros(()))) > 0:
+        return
+    got = f"0 with a denoiser that predicts {denoiser.prediction!r}, whose score is divided by sigma(0) = 0"
+    accepted = f"0 with prediction={' or '.join(map(repr, NOISELESS))}"
+    raise ValueError(message("level", got, accepted, "Or choose a level with noise, above 0."))
 
 
 @dataclass(frozen=True, kw_only=True)

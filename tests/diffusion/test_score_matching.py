@@ -241,6 +241,10 @@ def test_losses_are_named_without_addresses():
         (lambda: SlicedLoss(slices=0), "slices: got 0"),
         (lambda: SlicedLoss(directions="sphere"), "directions: got 'sphere'"),
         (lambda: ImplicitLoss(weighting="snr"), "weighting: got 'snr'"),
+        (
+            lambda: ImplicitLoss(level=0.0)(diffusion.Denoiser(lambda t, x: x, diffusion.VP()), torch.zeros(2, D)),
+            "score' or",
+        ),
         (lambda: ImplicitLoss(level=1.5)(GAUSSIAN.denoiser(diffusion.VP()), torch.zeros(2, D)), r"level: got 1\.5"),
     ],
 )
