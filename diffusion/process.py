@@ -98,7 +98,8 @@ class Process(ABC):
 
     def log_snr(self, t: Tensor) -> Tensor:
         """log(alpha^2 / sigma^2), strictly decreasing in t; infinite where sigma is zero."""
-        return 2 * torch.log(self.alpha(t).clamp(min=0)) - torch.log(self.variance(t))
+        alpha, variance = tensor(self.alpha, t), tensor(self.variance, t)
+        return 2 * torch.log(alpha.clamp(min=0)) - torch.log(variance)
 
     def time_of_log_snr(self, log_snr: Tensor) -> Tensor:
         """The inverse of :meth:`log_snr`, between 0 and `end`; differentiable."""
@@ -183,10 +184,20 @@ class Process(ABC):
         return (mean - x) / std**2
 
 
+def tensor(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """function(t), of t's shape."""
+    found = function(t)
+    if isinstance(found, Tensor):
+        return found
+    name = getattr(function, "__qualname__", type(function).__name__)
+    advice = "Use torch's functions, not those of math; a constant c is torch.full_like(t, c)."
+    raise TypeError(message(name, f"a result of type {type(found).__name__}", "a tensor of t's shape", advice))
+
+
 def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     """d function / dt of an elementwise function, in forward mode."""
     t = t.clone()  # an expanded tensor cannot carry a tangent
-    found: Tensor = torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+    found: Tensor = torch.func.jvp(lambda t: tensor(function, t), (t,), (torch.ones_like(t),))[1]
     return found.to(t.dtype)  # the tangent of a 0-d float32 tensor times a Python number is float64 (torch 2.13)
 
 

@@ -121,3 +121,16 @@ def test_prior_is_standard_normal_and_its_draws_do_not_depend_on_the_batch() -> 
 def test_rates_out_of_range_are_named(rates: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match=r"beta_m(in|ax): got"):
         diffusion.VP(*rates)
+
+
+@pytest.mark.parametrize("question", ["log_snr", "drift_rate", "time_of_log_snr"])
+def test_a_schedule_of_python_numbers_is_named(question: str) -> None:
+    class Constant(diffusion.Process):
+        def alpha(self, t: torch.Tensor) -> torch.Tensor:
+            return 1.0  # type: ignore[return-value]
+
+        def sigma(self, t: torch.Tensor) -> torch.Tensor:
+            return t
+
+    with pytest.raises(TypeError, match=r"Constant\.alpha: got a result of type float.*torch\.full_like"):
+        getattr(Constant(), question)(torch.tensor(0.5))
