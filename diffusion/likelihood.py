@@ -47,7 +47,9 @@ class LogLikelihood:
     truncation : log p(x) at t_min less that of the data at 0: zero for t_min = 0, exact for exact denoisers (None if
         their data have no density), else to first order in the noise at t_min, from the denoiser's score there; see
         `diffusion.truncation`. Of use where it is small: a density that varies on the scale of sigma(t_min) has more
-        to it than the first order. ``log_prob - truncation`` estimates log p_0(x). Carries no gradient.
+        to it than the first order. ``log_prob - truncation`` estimates log p_0(x), and ``log_prob - truncation +
+        prior_gap`` what it would be with p_T for the prior: of an exact denoiser, the density of the data.
+        Carries no gradient.
     """
 
     log_prob: Tensor
@@ -67,7 +69,7 @@ def log_likelihood(
     x: Tensor,
     *,
     trace: str = "exact",
-    probe: str = "rademacher",
+    probe: str | None = None,
     probes: int = 1,
     seed: int = 0,
     paths: Sequence[int] | Tensor | None = None,
@@ -102,7 +104,8 @@ def log_likelihood(
         - ``"hutch++"``: exactly on the span of a third of the products, ``"hutchinson"`` on the rest. Better where
           few directions make most of the trace. Exact where a third of the products is D or more.
     probe : the law of v: ``"rademacher"`` (random signs), ``"gaussian"``, or ``"sphere"`` (uniform on the sphere of
-        radius sqrt(D)), with which ``"hutch++"`` does best: where the flow only scales, it is exact.
+        radius sqrt(D)). Default: ``"sphere"`` for ``"hutch++"``, which is then exact where the flow only scales, as it
+        does far from data; else ``"rademacher"``, with which ``"hutchinson"`` is.
     probes : vector-Jacobian products at a time: the number of v for ``"hutchinson"``, at least 3 for ``"hutch++"``,
         which turns every third into a v. All are solved jointly, each v with its own log-density.
     seed, paths : the probes of trajectory i depend on seed and paths[i] (default i) alone.
@@ -140,6 +143,8 @@ def log_likelihood(
     log_prior = log_density("prior", denoiser.process.prior_at(t_max) if prior is None else prior)
     log_marginal = _marginal(denoiser, marginal, t_max)
 
+    if probe is None:
+        probe = "sphere" if trace == "hutch++" else "rademacher"
     estimator = trace_estimator(trace, probes, probe, x, seed=seed, paths=paths, chunk=chunk)
     tolerances: tuple[Tensor | None, Tensor | None] = (None, None)
     if dt is None or rtol is not None or atol is not None:

@@ -254,3 +254,15 @@ def test_mistakes_name_the_argument(options: dict[str, object], text: str) -> No
 def test_a_prior_without_a_density_is_named() -> None:
     with pytest.raises(TypeError, match=r"prior: got int.*log_prob"):
         diffusion.log_likelihood(learned(), torch.randn(2, 2).double(), prior=3)
+
+
+def test_hutch_plus_plus_is_exact_by_default_where_the_flow_only_scales() -> None:
+    """Of data at one point the flow of EDM is x / t, whose divergence is D / t."""
+    law = diffusion.exact.Gaussian(torch.zeros(6, dtype=torch.float64), torch.zeros(6, 6, dtype=torch.float64))
+    x, options = torch.randn(20, 6, dtype=torch.float64), {"t_min": 1.0, "rtol": 1e-7, "atol": 1e-7}
+    exact, default, signs = (
+        diffusion.log_likelihood(law.denoiser(diffusion.EDM()), x, **options, **how).log_prob  # type: ignore[arg-type]
+        for how in ({}, {"trace": "hutch++", "probes": 6}, {"trace": "hutch++", "probes": 6, "probe": "rademacher"})
+    )
+    assert (default - exact).abs().max() < 1e-5
+    assert (signs - exact).abs().max() > 1.0
