@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    result = argparse.ArgumentParser(prog="python -m diffusion", description=__doc__)
+    result = argparse.ArgumentParser(prog="python -m diffusion", description="Diffusion models from the command line.")
     commands = result.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in (demo, train, sample, likelihood):
         command.add(commands)

@@ -94,7 +94,7 @@ def _array(path: Path, key: str | None) -> np.ndarray[Any, Any]:
         with found:
             names = list(found)
             if key is None and len(names) != 1:
-                raise ValueError(f"it holds {', '.join(names) or 'nothing'}; say which by key")
+                raise ValueError(f"it holds {', '.join(names) or 'nothing'}; say which by key (--key)")
             if key is not None and key not in names:
                 raise ValueError(f"it holds {', '.join(names) or 'nothing'}, and no {key}")
             return np.asarray(found[names[0] if key is None else key])
