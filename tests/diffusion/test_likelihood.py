@@ -259,7 +259,7 @@ def test_a_prior_without_a_density_is_named() -> None:
 def test_hutch_plus_plus_is_exact_by_default_where_the_flow_only_scales() -> None:
     """Of data at one point the flow of EDM is x / t, whose divergence is D / t."""
     law = diffusion.exact.Gaussian(torch.zeros(6, dtype=torch.float64), torch.zeros(6, 6, dtype=torch.float64))
-    x, options = torch.randn(20, 6, dtype=torch.float64), {"t_min": 1.0, "rtol": 1e-7, "atol": 1e-7}
+    x, options = torch.randn(20, 6, dtype=torch.float64), {"t_min": 1.0, "rtol": 1e-5, "atol": 1e-7}
     exact, default, signs = (
         diffusion.log_likelihood(law.denoiser(diffusion.EDM()), x, **options, **how).log_prob  # type: ignore[arg-type]
         for how in ({}, {"trace": "hutch++", "probes": 6}, {"trace": "hutch++", "probes": 6, "probe": "rademacher"})
