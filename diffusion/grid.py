@@ -61,9 +61,11 @@ def karras(process: Process, steps: int, t_min: float, t_max: float) -> Tensor:
     Karras, Aittala, Aila & Laine (2022). Elucidating the design space of diffusion-based generative models. NeurIPS.
     Eq. (5); there N counts the levels, and 0 is appended.
     """
-    high, low = _log_snr_at("karras", process, t_min, t_max)
+    high, low = _log_snr_at("karras", process, t_min, t_max, noiseless=True)
     root = [math.exp(-0.5 * end / RHO) for end in (high, low)]
-    return _between(process, -2 * RHO * torch.log(uniform(steps, *root)), t_min, t_max)
+    wanted = -2 * RHO * torch.log(uniform(steps, *root))
+    wanted[-1] = wanted[-2]  # replaced by t_min, where it may be infinite
+    return _between(process, wanted, t_min, t_max)
 
 
 def _between(process: Process, wanted: Tensor, t_min: float, t_max: float) -> Tensor:
@@ -73,11 +75,13 @@ def _between(process: Process, wanted: Tensor, t_min: float, t_max: float) -> Te
     return times
 
 
-def _log_snr_at(grid: str, process: Process, t_min: float, t_max: float) -> tuple[float, float]:
-    """Of both ends."""
+def _log_snr_at(
+    grid: str, process: Process, t_min: float, t_max: float, noiseless: bool = False
+) -> tuple[float, float]:
+    """Of both ends; infinite at t_min where the grid can bear it."""
     high, low = process.log_snr(torch.tensor([t_min, t_max], dtype=torch.float64)).tolist()
     for name, t, end in (("t_min", t_min, high), ("t_max", t_max, low)):
-        if not math.isfinite(end):
+        if not math.isfinite(end) and not (noiseless and name == "t_min" and end == math.inf):
             accepted = f"a time where log_snr of {process} is finite, which it is not there, for grid={grid!r}"
             advice = "Write t_min=1e-3." if name == "t_min" else "Write t_max=process.rates_end, or a time before it."
             raise ValueError(message(name, repr(t), accepted, advice))

@@ -73,6 +73,9 @@ class Process(ABC):
     end: float = 1.0
     """The time of pure noise."""
 
+    grid: str = "uniform"
+    """Where sampling places its steps unless it is told: a name of `diffusion.grid`."""
+
     @cached_property
     def rates_end(self) -> float:
         """The last time at which f and g are finite, where stochastic generation starts: `end`, or 0.999 of it where

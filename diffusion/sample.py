@@ -37,7 +37,7 @@ def sample(
     eta: Eta | None = ...,
     corrector_steps: int | None = ...,
     snr: float | None = ...,
-    grid: str | Tensor = ...,
+    grid: str | Tensor | None = ...,
     t_min: float = ...,
     t_max: float | None = ...,
     prior: Prior | Tensor | None = ...,
@@ -65,7 +65,7 @@ def sample(
     eta: Eta | None = ...,
     corrector_steps: int | None = ...,
     snr: float | None = ...,
-    grid: str | Tensor = ...,
+    grid: str | Tensor | None = ...,
     t_min: float = ...,
     t_max: float | None = ...,
     prior: Prior | Tensor | None = ...,
@@ -92,7 +92,7 @@ def sample(
     eta: Eta | None = None,
     corrector_steps: int | None = None,
     snr: float | None = None,
-    grid: str | Tensor = "uniform",
+    grid: str | Tensor | None = None,
     t_min: float = 1e-3,
     t_max: float | None = None,
     prior: Prior | Tensor | None = None,
@@ -125,8 +125,10 @@ def sample(
         DDIM, from 0 to 1.
     corrector_steps, snr : Langevin steps behind each step of ``"predictor_corrector"``, default 1, and their
         signal-to-noise ratio, default 0.16; see `diffusion.predictor_corrector`.
-    grid : ``"uniform"``, ``"log_snr"``, ``"karras"`` or ``"quadratic"``, see `diffusion.grid`; or strictly falling
-        times ``(T,)``, which then stand for `steps`, `t_min` and `t_max`.
+    grid : where steps stand: ``"uniform"``, ``"log_snr"``, ``"karras"`` or ``"quadratic"``, see `diffusion.grid`; or
+        strictly falling times ``(T,)``, which then stand for `steps`, `t_min` and `t_max`. Default: that of the
+        process, ``"karras"`` for :class:`diffusion.EDM` and ``"uniform"`` for all others here. With error control it
+        says where the outputs of `trajectory` stand.
     t_min, t_max : where generation ends and starts; default 1e-3 and the process's end, or where its rates end:
         ``process.rates_end`` with noise, ``denoiser.flow_end`` without and for ``"ancestral"``. A network's score grows
         like 1 / sigma towards t_min = 0.
@@ -167,7 +169,7 @@ def sample(
         check_seed(seed)
     t_max = kind.start(denoiser) if t_max is None else float(t_max)
     adaptive = steps is None and kind.steps is None and not isinstance(grid, Tensor)
-    _check_options(sampler, kind, adaptive, grid, rtol, atol, method, eta)
+    _check_options(sampler, kind, adaptive, trajectory, grid, rtol, atol, method, eta)
     if not kind.corrects and not (corrector_steps is None and snr is None):
         got = f"{corrector_steps!r} and {snr!r} for {sampler!r}"
         raise ValueError(message("corrector_steps, snr", got, "None there", 'Write sampler="predictor_corrector".'))
@@ -178,6 +180,8 @@ def sample(
         t_min, t_max = float(grid[-1]), float(grid[0])
     check_span(denoiser, kind.stochastic and kind.reads_rates, t_min, t_max)
 
+    if grid is None:
+        grid = "uniform" if adaptive and trajectory is None else denoiser.process.grid
     seed = int(torch.randint(2**63 - 1, ())) if seed is None else seed
     dtype, device = dtype_and_device(denoiser, dtype, device)
     count = kind.steps if steps is None else steps
@@ -222,7 +226,8 @@ def _check_options(
     sampler: str,
     kind: Sampler,
     adaptive: bool,
-    grid: str | Tensor,
+    trajectory: int | None,
+    grid: str | Tensor | None,
     rtol: float | None,
     atol: float | None,
     method: str | None,
@@ -232,9 +237,9 @@ def _check_options(
         got, accepted = f"tolerances for {sampler!r} in fixed steps", "fixed steps or tolerances"
         advice = "Leave out steps and grid for error control, or leave out the tolerances."
         raise ValueError(message("rtol, atol", got, accepted, advice))
-    if adaptive and isinstance(grid, str) and grid in GRIDS and grid != "uniform":
-        got = f"{grid!r} for {sampler!r} with error control"
-        raise ValueError(message("grid", got, "'uniform' there", "Pass steps= for a grid."))
+    if adaptive and trajectory is None and isinstance(grid, str) and grid in GRIDS and grid != "uniform":
+        got, advice = f"{grid!r} for {sampler!r} with error control", "Pass steps= for a grid, or trajectory=k."
+        raise ValueError(message("grid", got, "None there", advice))
     if kind.only and method not in (None, kind.method[adaptive]):
         advice = 'Other methods go with sampler="reverse_sde" or sampler="probability_flow".'
         raise ValueError(message("method", repr(method), f"None for sampler={sampler!r}", advice))

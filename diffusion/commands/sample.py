@@ -33,8 +33,6 @@ BATCH, NUMBERS = 256, 2**20
 LEAST_NOISE = 1e-2
 IMAGE_WAYS, POINT_WAYS = 8, 500
 """Trajectories that a picture of them shows, at most."""
-FEW = 128
-"""Steps that a trajectory on a grid of its own takes, at least."""
 
 
 def add(commands: Any) -> None:
@@ -76,7 +74,7 @@ def add(commands: Any) -> None:
     solver.add_argument("--method", help="of the solver, where the sampler leaves a choice (default: the sampler's)")
     solver.add_argument("--rtol", type=float, help="relative tolerance (default: the sampler's)")
     solver.add_argument("--atol", type=float, help="absolute tolerance (default: the sampler's)")
-    grids = f"of the steps: {', '.join(GRIDS)} (default: uniform; for the process edm equal steps of log SNR)"
+    grids = f"of the steps: {', '.join(GRIDS)} (default: uniform; karras for the process edm)"
     solver.add_argument("--grid", help=grids)
     solver.add_argument(
         "--t-min", type=float, help=f"where to stop (default: where the noise is {LEAST_NOISE:g} of the data)"
@@ -137,20 +135,18 @@ class _Drawing:
         """Times ``(K + 1,)`` and states ``(K + 1, n, *state)`` of the first few."""
         few = min(self.options.count, IMAGE_WAYS if len(self.config.shape) == 3 else POINT_WAYS)
         steps = self.options.steps or self._usual_steps
-        if self._large_times and steps is None:
-            steps = intervals * -(-FEW // intervals)
-        found = self._sample(list(range(few)), steps, trajectory=intervals)
+        found = self._sample(list(range(few)), steps, "log_snr" if steps is None else None, trajectory=intervals)
         return found.ts.cpu(), found.ys.cpu()
 
-    def _sample(self, paths: list[int], steps: int | None, **options: Any) -> Any:
-        given, asked = self.options, (self.options.steps, self._usual_steps)
+    def _sample(self, paths: list[int], steps: int | None, grid: str | None = None, **options: Any) -> Any:
+        given = self.options
         chosen = {
             "eta": given.eta,
             "method": given.method,
-            "grid": given.grid or ("log_snr" if self._large_times and steps else None),
+            "grid": given.grid or grid,
             "steps": steps,
-            "rtol": given.rtol if steps in asked else None,
-            "atol": given.atol if steps in asked else None,
+            "rtol": given.rtol,
+            "atol": given.atol,
             "t_max": self.config.t_max,
         }
         return sample(
@@ -168,11 +164,6 @@ class _Drawing:
     def _t_min(self) -> float:
         usual = span_of_times(self.denoiser.process, LEAST_NOISE)[0]
         return float(usual if self.options.t_min is None else self.options.t_min)
-
-    @property
-    def _large_times(self) -> bool:
-        """Where time is not of order 1 it is the noise itself, and equal steps of it would meet the data in one."""
-        return self.denoiser.process.end > 1
 
     @property
     def _usual_steps(self) -> int | None:

@@ -103,6 +103,7 @@ class EDM(Process):
     """
 
     end: float = 80.0
+    grid = "karras"
 
     def __post_init__(self) -> None:
         check_positive("end", self.end, "standard deviation")

@@ -57,10 +57,37 @@ def test_closed_forms_of_quadratic_and_geometric_grids():
     np.testing.assert_allclose(times, [8e-3, 4e-3, 2e-3, 1e-3], rtol=1e-12)
 
 
+@every
+def test_karras_levels_end_without_noise(process):
+    """As in the paper, where sigma = 0 is the last level; log SNR has no such end."""
+    last = 0.9 * process.end
+    times = time_grid("karras", 6, 0.0, last, process)
+    level = (process.sigma(times[:-1]) / process.alpha(times[:-1])).numpy()
+    np.testing.assert_allclose(level, level[0] * (np.arange(6, 0, -1) / 6) ** 7, rtol=1e-8)
+    assert times[-1] == 0 and times[0] == last
+    with pytest.raises(ValueError, match=r"t_min: got 0.0; accepted is a time where log_snr"):
+        time_grid("log_snr", 5, 0.0, last, process)
+
+
+@pytest.mark.parametrize("sampler", ["euler_maruyama", "ancestral", "predictor_corrector", "probability_flow"])
+def test_steps_of_edm_stand_by_default_where_karras_has_them(sampler):
+    """Of its time, the noise from 80 to 0, equal steps would be longer than all there is to see of the data."""
+    law = diffusion.exact.Gaussian(torch.zeros(2), torch.tensor([[1.0, 0.5], [0.5, 0.5]]))
+    x = diffusion.sample(law.denoiser(diffusion.EDM()), (4000, 2), sampler=sampler, steps=100, seed=0)
+    torch.testing.assert_close(torch.cov(x.T), law.covariances[0].float(), rtol=0.12, atol=0.05)
+    again = diffusion.sample(law.denoiser(diffusion.EDM()), (9, 2), sampler=sampler, steps=100, seed=0, grid="karras")
+    assert torch.equal(again, x[:9])
+
+
+def test_outputs_of_adaptive_steps_stand_on_the_grid():
+    denoiser, options = learned(), {"sampler": "probability_flow", "seed": 0}
+    way = diffusion.sample(denoiser, (3, 2), grid="log_snr", trajectory=8, **options)
+    torch.testing.assert_close(way.ts.double(), time_grid("log_snr", 8, 1e-3, 1.0, diffusion.VP()))
+    torch.testing.assert_close(way.ys[-1], diffusion.sample(denoiser, (3, 2), **options), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("grid", ["log_snr", "karras"])
 def test_ends_without_a_finite_signal_to_noise_ratio_are_named(grid):
-    with pytest.raises(ValueError, match=r"t_min: got 0.0; accepted is a time where log_snr"):
-        time_grid(grid, 5, 0.0, 1.0, diffusion.VP())
     with pytest.raises(ValueError, match=r"t_max: got 1.0; .*rates_end"):
         time_grid(grid, 5, 1e-3, 1.0, diffusion.RectifiedFlow())
 
