@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -120,15 +121,21 @@ def fit(
     ------
     ValueError : arguments outside the ranges above.
     CheckpointError : the checkpoint to resume from belongs to a training with other settings.
-    FloatingPointError : a loss that is not finite; the last checkpoint stays.
+    FloatingPointError : a loss or a gradient that is not finite; the last checkpoint stays.
     TrainingInterrupted : Ctrl-C; a KeyboardInterrupt that says where the checkpoint is.
     """
+    if not isinstance(denoiser, Denoiser):
+        raise TypeError(message("denoiser", type(denoiser).__name__, "a diffusion.Denoiser"))
     steps = _checked_steps(data, steps, epochs, batch_size, resume, checkpoint)
+    _check_settings(checkpoint_every, ema, clip, facts or {})
+    data = data.detach()
     training = _Training(denoiser, steps, lr, warmup, ema, clip, loss or DenoisingLoss(), seed)
     settings = {
         "steps": steps, "batch_size": batch_size, "lr": lr, "warmup": warmup, "ema": ema, "clip": clip,
         "loss": _described(training.loss), "seed": seed, "examples": len(data), "shape": list(data.shape[1:]),
-        "data": _digest(data), "prediction": denoiser.prediction, "process": _described_process(denoiser.process),
+        "data": _digest(data), "prediction": denoiser.prediction,
+        "sigma_data": denoiser.sigma_data if denoiser.prediction == "edm" else None,
+        "process": _described_process(denoiser.process),
     }  # fmt: skip
     path = None if checkpoint is None else Path(checkpoint)
 
@@ -210,8 +217,12 @@ class _Training:
             raise FloatingPointError(message("loss", f"{value} at step {self.step}", "a finite loss", advice))
         self.optimizer.zero_grad()
         loss.backward()
-        if self.clip is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, math.inf if self.clip is None else self.clip))
+        if not math.isfinite(norm):
+            advice = (
+                "Look for a root, a quotient or a logarithm in the network or the loss whose derivative is infinite."
+            )
+            raise FloatingPointError(message("gradient", f"norm {norm} at step {self.step}", "a finite one", advice))
         self.optimizer.step()
         self._update_average()
         self.losses.append(value)
@@ -267,12 +278,14 @@ def _described(thing: object) -> str:
 
 
 def _described_process(process: Process) -> str:
-    """A repr that shows no parameters says too little: log SNR at three times tells processes apart."""
+    """A repr that shows no parameters says too little: log SNR and shift at three times tell processes apart."""
     said = _described(process)
     if said == repr(process):
         return said
     t = process.end * torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-    return f"{said} with log SNR {', '.join(f'{value:.6g}' for value in process.log_snr(t).tolist())}"
+    shown = {"log SNR": process.log_snr(t), **({"shift": process.shift(t)} if process.shifted else {})}
+    values = (f"{name} {', '.join(f'{value:.6g}' for value in found.tolist())}" for name, found in shown.items())
+    return f"{said} with {' and '.join(values)}"
 
 
 def _digest(data: Tensor) -> str:
@@ -303,6 +316,13 @@ def _checked_steps(
     resume: bool,
     checkpoint: str | os.PathLike[str] | None,
 ) -> int:
+    if not isinstance(data, Tensor):
+        raise TypeError(message("data", type(data).__name__, "a tensor (n, *state)", "Write torch.as_tensor(data)."))
+    for name, number in (("steps", steps), ("batch_size", batch_size)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, Integral)):
+            raise TypeError(message(name, repr(number), "an integer"))
+    if epochs is not None and not math.isfinite(epochs):
+        raise ValueError(message("epochs", repr(epochs), "a positive, finite number"))
     if data.ndim < 2 or len(data) == 0:
         raise ValueError(message("data", f"shape {tuple(data.shape)}", "(n, *state) with n >= 1"))
     if not 1 <= batch_size <= len(data):
@@ -315,6 +335,20 @@ def _checked_steps(
     if count < 1:
         raise ValueError(message("steps", repr(count), "at least one step"))
     return count
+
+
+def _check_settings(checkpoint_every: int, ema: float, clip: float | None, facts: Mapping[str, Any]) -> None:
+    if checkpoint_every < 1:
+        raise ValueError(message("checkpoint_every", repr(checkpoint_every), "at least 1"))
+    if not 0 <= ema < 1:
+        raise ValueError(message("ema", repr(ema), "a number from 0, no average, to below 1"))
+    if clip is not None and not clip > 0:
+        raise ValueError(message("clip", repr(clip), "a positive norm, or None for no limit"))
+    taken = {"settings", "step"} & facts.keys()
+    if taken:
+        raise ValueError(
+            message("facts", f"the names {sorted(taken)}", "other names", "Checkpoints have these already.")
+        )
 
 
 @contextmanager
