@@ -23,7 +23,7 @@ from sdesolve.progress import Report
 from ..denoiser import Denoiser
 from ..grid import time_grid
 from ..prior import Prior
-from ..request import check_count, check_shape, dtype_and_device, starting_state
+from ..request import check_count, check_shape, check_span, dtype_and_device, starting_state
 from ..stepwise import Stepwise
 from .overdamped import MALA, Overdamped
 from .parts import Field, Scored, check_positive, check_temperature, output_times, score_field, shown
@@ -169,6 +169,7 @@ def annealed_langevin(
         check_count(name, value, least)
     process = denoiser.process
     times = time_grid(grid, levels - 1, t_min, process.rates_end if t_max is None else t_max, process)
+    check_span(denoiser, False, float(times[-1]), float(times[0]))
     seed = int(torch.randint(2**63 - 1, ())) if seed is None else seed
     dtype, device = dtype_and_device(denoiser, dtype, device)
     start = starting_state(denoiser, prior, float(times[0]), check_shape(shape), seed, paths, dtype, device)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sdesolve.errors import message
 
 from ..denoiser import Denoiser
-from ..request import check_count
+from ..request import ROUNDING, check_count
 
 __all__ = [
     "Field",
@@ -56,6 +56,10 @@ def score_field(score: Field | Denoiser | None, t: float | None) -> nn.Module:
     if isinstance(score, Denoiser):
         if t is None:
             raise ValueError(message("t", "None with a denoiser", "the time at which its score is asked for"))
+        if not 0 <= t <= score.process.end * (1 + ROUNDING):
+            raise ValueError(
+                message("t", repr(t), f"a time from 0 to the end of {score.process}, {score.process.end:g}")
+            )
         return ScoreAt(score, float(t))
     if t is not None:
         raise ValueError(message("t", repr(t), "None for a function score(x)"))
