@@ -244,7 +244,10 @@ def test_compiled_adjusted_steps_are_the_eager_ones() -> None:
     ("call", "text"),
     [
         (lambda x: diffusion.langevin(narrow, x, step=0.0, steps=1), "step: got 0.0"),
-        (lambda x: diffusion.langevin(narrow, x, step=0.1, steps=0), "steps: got 0; accepted is an integer, at least 1"),
+        (
+            lambda x: diffusion.langevin(narrow, x, step=0.1, steps=0),
+            "steps: got 0; accepted is an integer, at least 1",
+        ),
         (lambda x: diffusion.langevin(narrow, x, step=0.1, steps=5, trajectory=2), "trajectory: got 2"),
         (lambda x: diffusion.langevin(learned(), x, step=0.1, steps=5), "t: got None with a denoiser"),
         (lambda x: diffusion.langevin(narrow, x, t=0.1, step=0.1, steps=5), "t: got 0.1; accepted is None"),
@@ -257,7 +260,10 @@ def test_compiled_adjusted_steps_are_the_eager_ones() -> None:
         (lambda x: diffusion.langevin(narrow, x, step=0.1, steps=5, log_prob=narrow), "log_prob: got a function"),
         (lambda x: diffusion.underdamped_langevin(narrow, x, step=0.1, steps=5, mass=0.0), "mass: got 0.0"),
         (lambda x: diffusion.underdamped_langevin(narrow, x, step=0.1, steps=5, friction=0.0), "gamma: got 0"),
-        (lambda x: diffusion.annealed_langevin(learned(), x.shape, levels=1), "levels: got 1; accepted is an integer, at least 2"),
+        (
+            lambda x: diffusion.annealed_langevin(learned(), x.shape, levels=1),
+            "levels: got 1; accepted is an integer, at least 2",
+        ),
     ],
 )
 def test_mistakes_name_the_argument(call, text: str) -> None:
