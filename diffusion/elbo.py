@@ -26,6 +26,7 @@ from .denoiser import Denoiser
 from .prior import NormalPrior, log_density, trajectory_normals
 from .process import Process
 from .quantise import bits_per_dimension
+from .request import check_span, check_states
 
 __all__ = ["ELBO", "elbo"]
 
@@ -87,7 +88,8 @@ def elbo(
 
     Raises
     ------
-    ValueError : an odd number of samples above 1, times out of order or at 0, chunk below 1.
+    ValueError : an odd number of samples above 1, times out of order, at 0 or outside the process, chunk
+        below 1, no states.
 
     References
     ----------
@@ -113,8 +115,8 @@ def elbo(
     if not 0 < t_min < t_max:
         advice = "The decoder has a density for t_min > 0 alone."
         raise ValueError(message("t_min, t_max", f"{t_min!r} and {t_max!r}", "0 < t_min < t_max", advice))
-    if x.ndim < 2:
-        raise ValueError(message("x", f"shape {tuple(x.shape)}", "(batch, *state)"))
+    check_span(denoiser, False, t_min, t_max)
+    check_states("x", x)
     if chunk is not None and chunk < 1:
         raise ValueError(message("chunk", repr(chunk), "at least 1, or None"))
 
@@ -123,6 +125,9 @@ def elbo(
         return trajectory_normals(seed, f"elbo {purpose}", shape, paths=paths, dtype=x.dtype, device=x.device)
 
     span, noise = _Span.of(process, t_min, t_max), normals("noise", *x.shape[1:])
+    if not math.isfinite(span.width):
+        accepted = f"times where log_snr of {process} is finite, such as t_max={process.rates_end:g}"
+        raise ValueError(message("t_min, t_max", f"{t_min!r} and {t_max!r}", accepted))
     t, log_snr = span.times(process, torch.special.ndtr(normals("times").double()))
     size = samples if chunk is None else chunk
     pieces = zip(*(part.split(size, 1) for part in (t, log_snr, noise)), strict=True)

@@ -61,8 +61,11 @@ class GaussianMixture(nn.Module):
             raise ValueError(message("covariances", _shape(covariances), accepted))
         weights = torch.ones(count) if weights is None else torch.as_tensor(weights)
         weights = weights.to(means)
-        if weights.shape != (count,) or not bool((weights > 0).all()):
+        if weights.shape != (count,) or not bool(((weights > 0) & weights.isfinite()).all()):
             raise ValueError(message("weights", weights.tolist(), f"{count} positive numbers"))
+        for name, values in (("means", means), ("covariances", covariances)):
+            if not bool(values.isfinite().all()):
+                raise ValueError(message(name, "NaN or infinite values", "finite numbers"))
         self.state = means.shape[1:]
         variances, basis = _diagonalised(covariances)
         self.register_buffer("means", means.reshape(count, dims))

@@ -4,10 +4,8 @@ result."""
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import os
-import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -32,9 +30,9 @@ from .checkpoint import (
     with_prefix,
 )
 from .denoiser import Denoiser
+from .fit_settings import check_kinds, check_settings, checked_steps, described, described_process, digest
 from .loss import DenoisingLoss, Loss
 from .prior import derived_seed
-from .process import Process
 
 __all__ = ["Fit", "TrainingInterrupted", "fit"]
 
@@ -121,16 +119,20 @@ def fit(
     TypeError : no Denoiser, no tensor, integers without `transform`, a loss that cannot be called.
     ValueError : arguments outside the ranges above; no parameter to train.
     CheckpointError : the checkpoint to resume from belongs to a training with other settings.
-    FloatingPointError : a loss that is not finite; the last checkpoint stays.
+    FloatingPointError : a loss or a gradient that is not finite; the last checkpoint stays.
     TrainingInterrupted : Ctrl-C; a KeyboardInterrupt that says where the checkpoint is.
     """
-    _check_kinds(denoiser, data, loss, transform)
-    steps = _checked_steps(data, steps, epochs, batch_size, resume, checkpoint)
+    check_kinds(denoiser, data, loss, transform)
+    steps = checked_steps(data, steps, epochs, batch_size, resume, checkpoint)
+    check_settings(checkpoint_every, ema, clip, facts or {})
+    data = data.detach()
     training = _Training(denoiser, steps, lr, warmup, ema, clip, loss or DenoisingLoss(), seed)
     settings = {
         "steps": steps, "batch_size": batch_size, "lr": lr, "warmup": warmup, "ema": ema, "clip": clip,
-        "loss": _described(training.loss), "seed": seed, "examples": len(data), "shape": list(data.shape[1:]),
-        "data": _digest(data), "prediction": denoiser.prediction, "process": _described_process(denoiser.process),
+        "loss": described(training.loss), "seed": seed, "examples": len(data), "shape": list(data.shape[1:]),
+        "data": digest(data), "prediction": denoiser.prediction,
+        "sigma_data": denoiser.sigma_data if denoiser.prediction == "edm" else None,
+        "process": described_process(denoiser.process),
     }  # fmt: skip
     path = None if checkpoint is None else Path(checkpoint)
 
@@ -168,20 +170,6 @@ def fit(
         save()
     denoiser.eval()
     return Fit(training.average.eval(), torch.tensor(training.losses))
-
-
-def _check_kinds(denoiser: Any, data: Any, loss: Any, transform: Transform | None) -> None:
-    if not isinstance(denoiser, Denoiser):
-        raise TypeError(message("denoiser", type(denoiser).__name__, "a diffusion.Denoiser"))
-    if not isinstance(data, Tensor):
-        advice = "Write torch.from_numpy(data)." if type(data).__name__ == "ndarray" else "Stack the examples."
-        raise TypeError(message("data", type(data).__name__, "a tensor (n, *state)", advice))
-    if transform is None and not data.is_floating_point():
-        advice = "Convert them, as by data.float(), or by a transform, as diffusion.dequantise does."
-        raise TypeError(message("data", str(data.dtype).removeprefix("torch."), "floating-point numbers", advice))
-    if loss is not None and not callable(loss):
-        advice = f"Write diffusion.DenoisingLoss({loss!r})." if isinstance(loss, str) else ""
-        raise TypeError(message("loss", repr(loss), "a function (denoiser, examples, generator) -> (batch,)", advice))
 
 
 class _Training:
@@ -229,8 +217,12 @@ class _Training:
             raise FloatingPointError(message("loss", f"{value} at step {self.step}", "a finite loss", advice))
         self.optimizer.zero_grad()
         loss.backward()
-        if self.clip is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, math.inf if self.clip is None else self.clip))
+        if not math.isfinite(norm):
+            advice = (
+                "Look for a root, a quotient or a logarithm in the network or the loss whose derivative is infinite."
+            )
+            raise FloatingPointError(message("gradient", f"norm {norm} at step {self.step}", "a finite one", advice))
         self.optimizer.step()
         self._update_average()
         self.losses.append(value)
@@ -280,25 +272,6 @@ class _Training:
         self.losses = tensors["losses"].tolist()
 
 
-def _described(thing: object) -> str:
-    """Its repr, without the address that another run would have elsewhere."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))
-
-
-def _described_process(process: Process) -> str:
-    """A repr that shows no parameters says too little: log SNR at three times tells processes apart."""
-    said = _described(process)
-    if said == repr(process):
-        return said
-    t = process.end * torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-    return f"{said} with log SNR {', '.join(f'{value:.6g}' for value in process.log_snr(t).tolist())}"
-
-
-def _digest(data: Tensor) -> str:
-    """Of the bytes of a tensor."""
-    return hashlib.sha256(data.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
-
-
 def _generator(seed: int, purpose: str, device: torch.device | str) -> torch.Generator:
     return torch.Generator(device).manual_seed(derived_seed(seed, purpose))
 
@@ -312,28 +285,6 @@ def _examples(n: int, step: int, batch_size: int, seed: int) -> Tensor:
         order = _generator(seed, f"epoch {epoch}", "cpu")
         parts.append(torch.randperm(n, generator=order)[position[epochs == epoch] % n])
     return torch.cat(parts)
-
-
-def _checked_steps(
-    data: Tensor,
-    steps: int | None,
-    epochs: float | None,
-    batch_size: int,
-    resume: bool,
-    checkpoint: str | os.PathLike[str] | None,
-) -> int:
-    if data.ndim < 2 or len(data) == 0:
-        raise ValueError(message("data", f"shape {tuple(data.shape)}", "(n, *state) with n >= 1"))
-    if not 1 <= batch_size <= len(data):
-        raise ValueError(message("batch_size", repr(batch_size), f"1 to the number of examples, {len(data)}"))
-    if (steps is None) == (epochs is None):
-        raise ValueError(message("steps", "both or neither of steps and epochs", "one of them"))
-    if resume and checkpoint is None:
-        raise ValueError(message("resume", "True without checkpoint", "resume=True with checkpoint=path"))
-    count = steps if steps is not None else math.ceil((epochs or 0) * len(data) / batch_size)
-    if count < 1:
-        raise ValueError(message("steps", repr(count), "at least one step"))
-    return count
 
 
 @contextmanager

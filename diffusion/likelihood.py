@@ -21,6 +21,7 @@ from sdesolve.progress import Report
 from .denoiser import Denoiser
 from .prior import LogDensity, log_density
 from .quantise import bits_per_dimension
+from .request import check_span, check_states
 from .reverse import probability_flow
 from .trace import Trace, trace_estimator
 from .truncation import truncation
@@ -123,7 +124,8 @@ def log_likelihood(
 
     Raises
     ------
-    ValueError : an unknown trace or probe, too few probes or several with the exact trace, times out of order.
+    ValueError : an unknown trace or probe, too few probes or several with the exact trace, times out of order or
+        outside the process, no states.
 
     References
     ----------
@@ -136,10 +138,8 @@ def log_likelihood(
     if not isinstance(denoiser, Denoiser):
         raise TypeError(message("denoiser", type(denoiser).__name__, "a diffusion.Denoiser"))
     t_max = denoiser.flow_end if t_max is None else t_max
-    if not 0 <= t_min < t_max:
-        raise ValueError(message("t_min, t_max", f"{t_min!r} and {t_max!r}", "0 <= t_min < t_max"))
-    if x.ndim < 2:
-        raise ValueError(message("x", f"shape {tuple(x.shape)}", "(batch, *state)"))
+    check_span(denoiser, False, t_min, t_max)
+    check_states("x", x)
     log_prior = log_density("prior", denoiser.process.prior_at(t_max) if prior is None else prior)
     log_marginal = _marginal(denoiser, marginal, t_max)
 

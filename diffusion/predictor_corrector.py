@@ -27,7 +27,7 @@ from torch import Tensor
 from sdesolve.errors import message
 
 from .denoiser import Denoiser
-from .reverse import Eta
+from .reverse import Eta, amount
 from .stepwise import Stepwise
 
 __all__ = ["predictor_corrector"]
@@ -54,7 +54,7 @@ def predictor_corrector(
     if not (math.isfinite(snr) and snr > 0):
         raise ValueError(message("snr", repr(snr), "a positive, finite number, such as 0.16"))
     process, (late, early) = denoiser.process, (times[:-1], times[1:])
-    noise = eta(late) if callable(eta) else torch.full_like(late, eta)
+    noise = torch.as_tensor(amount(eta, late), dtype=late.dtype, device=late.device).detach().expand_as(late)
     rho = process.alpha(late) / process.alpha(early)
     offset = process.shift(late) - rho * process.shift(early)
     added = (process.variance(late) - rho**2 * process.variance(early)).clamp(min=0)

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from sdesolve.brownian import BrownianPath
 from sdesolve.errors import message
 
-__all__ = ["LogDensity", "NormalPrior", "Prior", "derived_seed", "log_density", "trajectory_normals"]
+__all__ = ["LogDensity", "NormalPrior", "Prior", "check_seed", "derived_seed", "log_density", "trajectory_normals"]
 
 LogDensity = Callable[[Tensor], Tensor]
 """``(batch, *state)`` -> log-densities in nats, ``(batch,)``."""
@@ -32,6 +33,12 @@ def log_density(name: str, density: Any) -> LogDensity:
     return found
 
 
+def check_seed(seed: Any) -> None:
+    """As :class:`sdesolve.BrownianPath` takes it."""
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) < 2**64:
+        raise ValueError(message("seed", repr(seed), "an int from 0 to 2^64 - 1, or None"))
+
+
 def derived_seed(seed: int, purpose: str) -> int:
     """A seed for one purpose: the first 8 bytes (little endian) of the BLAKE2b hash of
     ``"diffusion:purpose:seed"``.
@@ -39,6 +46,7 @@ def derived_seed(seed: int, purpose: str) -> int:
     A solve uses the user's seed itself. Everything drawn beside it takes a derived one, so that the noise
     which generation starts from has nothing to do with the noise that follows.
     """
+    check_seed(seed)
     digest = hashlib.blake2b(f"diffusion:{purpose}:{seed}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 

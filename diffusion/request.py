@@ -13,9 +13,17 @@ from torch import Tensor
 from sdesolve.errors import message
 
 from .denoiser import Denoiser
-from .prior import Prior
+from .prior import Prior, check_seed
 
-__all__ = ["check_count", "check_seed", "check_shape", "check_span", "dtype_and_device", "starting_state"]
+__all__ = [
+    "check_count",
+    "check_seed",
+    "check_shape",
+    "check_span",
+    "check_states",
+    "dtype_and_device",
+    "starting_state",
+]
 
 ROUNDING = 1e-6
 """How far float32 times may be beyond the end, relatively."""
@@ -33,16 +41,21 @@ def check_shape(shape: Any) -> tuple[int, ...]:
     return sizes
 
 
+def check_states(name: str, x: Any) -> None:
+    """Floating-point states ``(batch, *state)``, at least one, of at least one component."""
+    accepted = "(batch, *state) of floating-point numbers, at least one state of at least one component"
+    if not isinstance(x, Tensor):
+        raise TypeError(message(name, type(x).__name__, f"a tensor {accepted}"))
+    if not x.is_floating_point():
+        raise TypeError(message(name, str(x.dtype).removeprefix("torch."), accepted))
+    if x.ndim < 2 or not x.numel():
+        raise ValueError(message(name, f"shape {tuple(x.shape)}", accepted))
+
+
 def check_count(name: str, count: Any, least: int = 1) -> None:
     """A number of things, at least `least`."""
     if not _integer(count) or count < least:
         raise ValueError(message(name, repr(count), f"an integer, at least {least}"))
-
-
-def check_seed(seed: Any) -> None:
-    """As :class:`sdesolve.BrownianPath` takes it."""
-    if not _integer(seed) or not 0 <= seed < 2**64:
-        raise ValueError(message("seed", repr(seed), "an int from 0 to 2^64 - 1, or None"))
 
 
 def check_span(denoiser: Denoiser, noise: bool, t_min: float, t_max: float) -> None:

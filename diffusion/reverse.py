@@ -22,7 +22,7 @@ from .denoiser import Denoiser
 from .prediction import Prediction, ScorePrediction
 from .process import Process, broadcast_time
 
-__all__ = ["Eta", "ReverseDrift", "Score", "probability_flow", "reverse_sde"]
+__all__ = ["Eta", "ReverseDrift", "Score", "amount", "probability_flow", "reverse_sde"]
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """``score(t, x)``: the gradient of log p_t at x, of x's shape; t is 0-d or ``(batch, 1, ..., 1)``."""
@@ -104,7 +104,7 @@ class ReverseDrift(nn.Module):
 
     def eta_at(self, t: Tensor) -> Tensor | float:
         """eta(t)."""
-        return _at(self.eta, t)
+        return amount(self.eta, t)
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
         found = self.predict(t, x)
@@ -119,10 +119,11 @@ class _Diffusion(nn.Module):
         self.process, self.eta = process, eta
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        return _at(self.eta, broadcast_time(t, x)) * self.process.diffusion(t, x)
+        return amount(self.eta, broadcast_time(t, x)) * self.process.diffusion(t, x)
 
 
-def _at(eta: Eta, t: Tensor) -> Tensor | float:
+def amount(eta: Eta, t: Tensor) -> Tensor | float:
+    """eta(t), checked."""
     if not callable(eta):
         return eta
     found = eta(t)

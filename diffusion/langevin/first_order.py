@@ -11,6 +11,7 @@ without gradients; for these give the equations to :func:`sdesolve.solve`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,12 +24,17 @@ from sdesolve.progress import Report
 from ..denoiser import Denoiser
 from ..grid import time_grid
 from ..prior import Prior
-from ..request import check_count, check_shape, dtype_and_device, starting_state
+from ..process import Process
+from ..request import check_count, check_shape, check_span, dtype_and_device, starting_state
 from ..stepwise import Stepwise
 from .overdamped import MALA, Overdamped
-from .parts import Field, Scored, check_positive, check_temperature, output_times, score_field, shown
+from .parts import Field, Scored, check_positive, check_temperature, naming_the_step, output_times, score_field, shown
 
 __all__ = ["annealed_langevin", "langevin"]
+
+
+RATIO = 1.3
+"""From one noise level to the next."""
 
 
 @torch.no_grad()
@@ -96,17 +102,18 @@ def langevin(
         drift: nn.Module = Scored(lambda x: torch.func.grad(lambda x: log_prob(x).sum())(x))
     else:
         drift = score_field(score, t)
-    found = ss.solve(
-        Overdamped(drift, temperature, log_prob, like=x0),
-        x0,
-        ts.to(x0.device),
-        method=MALA if log_prob is not None else "euler_maruyama" if method is None else method,
-        dt=step,
-        seed=seed,
-        paths=paths,
-        compile=compile,
-        progress=progress,
-    )
+    with naming_the_step():
+        found = ss.solve(
+            Overdamped(drift, temperature, log_prob, like=x0),
+            x0,
+            ts.to(x0.device),
+            method=MALA if log_prob is not None else "euler_maruyama" if method is None else method,
+            dt=step,
+            seed=seed,
+            paths=paths,
+            compile=compile,
+            progress=progress,
+        )
     return shown(found.ys, trajectory)
 
 
@@ -115,7 +122,7 @@ def annealed_langevin(
     denoiser: Denoiser,
     shape: Sequence[int],
     *,
-    levels: int = 10,
+    levels: int | None = None,
     steps_per_level: int = 100,
     step: float = 0.1,
     grid: str | Tensor = "log_snr",
@@ -143,7 +150,9 @@ def annealed_langevin(
     denoiser : a :class:`diffusion.Denoiser`, in evaluation mode. Usual are processes without scaling, as
         :class:`diffusion.VE`; any does.
     shape : ``(batch, *state)``.
-    levels : L >= 2.
+    levels : L >= 2. Default: as many as make sigma / alpha fall by a factor of at most 1.3 from one to the next. With a
+        factor of 2.9 a mode 8 away had a weight of 0.757 for 0.8, with 1.7 one of 0.784, with 1.3 one of 0.797
+        (standard error 0.004). In many dimensions levels must be closer: by 1.04 in 3000.
     steps_per_level : Langevin steps at each.
     step : h_i / sigma_i^2, positive, stable below 2. In the letters of Algorithm 1, whose step size alpha_i is 2 h_i,
         it is epsilon / (2 sigma_L^2), for images 0.1, the default.
@@ -161,29 +170,46 @@ def annealed_langevin(
     References
     ----------
     Song & Ermon (2019). Generative modeling by estimating gradients of the data distribution. NeurIPS. Algorithm 1.
+    Song & Ermon (2020). Improved techniques for training score-based generative models. NeurIPS. Technique 2, for the
+    number of levels in many dimensions.
     """
     if not isinstance(denoiser, Denoiser):
         raise TypeError(message("denoiser", type(denoiser).__name__, "a diffusion.Denoiser"))
     check_positive("step", step)
-    for name, value, least in (("levels", levels, 2), ("steps_per_level", steps_per_level, 1)):
-        check_count(name, value, least)
+    check_count("steps_per_level", steps_per_level)
     process = denoiser.process
-    times = time_grid(grid, levels - 1, t_min, process.rates_end if t_max is None else t_max, process)
+    t_max = process.rates_end if t_max is None else t_max
+    if not isinstance(grid, Tensor):
+        check_span(denoiser, False, t_min, t_max)
+    levels = _usual_levels(process, t_min, t_max) if levels is None else levels
+    check_count("levels", levels, 2)
+    times = time_grid(grid, levels - 1, t_min, t_max, process)
+    check_span(denoiser, False, float(times[-1]), float(times[0]))
     seed = int(torch.randint(2**63 - 1, ())) if seed is None else seed
     dtype, device = dtype_and_device(denoiser, dtype, device)
     start = starting_state(denoiser, prior, float(times[0]), check_shape(shape), seed, paths, dtype, device)
     each = times.repeat_interleave(steps_per_level)
     lengths = step * process.variance(each)
     problem = Stepwise(denoiser, each, 0.0, 0.0, lengths, (2 * lengths).sqrt(), like=start)
-    found = ss.solve(
-        problem,
-        start,
-        output_times(1.0, len(each), trajectory).to(start.device),
-        method="euler_maruyama",
-        dt=1.0,
-        seed=seed,
-        paths=paths,
-        compile=compile,
-        progress=progress,
-    )
+    with naming_the_step():
+        found = ss.solve(
+            problem,
+            start,
+            output_times(1.0, len(each), trajectory).to(start.device),
+            method="euler_maruyama",
+            dt=1.0,
+            seed=seed,
+            paths=paths,
+            compile=compile,
+            progress=progress,
+        )
     return shown(found.ys, trajectory)
+
+
+def _usual_levels(process: Process, t_min: float, t_max: float) -> int:
+    """So many that the noise level falls by `RATIO` or less between them."""
+    high, low = process.log_snr(torch.tensor([t_min, t_max], dtype=torch.float64)).tolist()
+    if not math.isfinite(high - low):
+        got = f"None between t_min={t_min!r} and t_max={t_max!r}, where log_snr of {process} is infinite"
+        raise ValueError(message("levels", got, "an integer, at least 2, or ends where log_snr is finite"))
+    return 1 + max(1, math.ceil(0.5 * (high - low) / math.log(RATIO)))

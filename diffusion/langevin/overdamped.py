@@ -88,10 +88,10 @@ class Mala(Method):
         assert inc.w is not None and inc.H is not None
         moved = x + h * score + system.noise_term(system.diffusion(inc.t0, x), inc.w)
         score1, height1 = system.drift(inc.t1, moved), _target(system).log_density(moved)
-        there = (moved - x - h * score).flatten(1).square().sum(1)
-        back = (x - moved - h * score1).flatten(1).square().sum(1)
+        there = (moved - x - h * score).reshape(len(x), -1).square().sum(1)
+        back = (x - moved - h * score1).reshape(len(x), -1).square().sum(1)
         log_a = (height1 - height) / T - (back - there) / (4 * T * h)
-        decision = torch.special.log_ndtr(inc.H.flatten(1)[:, 0] * (12 / h).sqrt())
+        decision = torch.special.log_ndtr(inc.H.reshape(len(x), -1)[:, 0] * (12 / h).sqrt())
         taken = decision < log_a
         wide = taken.reshape(-1, *(1,) * (x.ndim - 1))
         cache = torch.where(wide, score1, score), torch.where(taken, height1, height)

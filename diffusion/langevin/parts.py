@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+import sdesolve as ss
 from sdesolve.errors import message
 
 from ..denoiser import Denoiser
-from ..request import check_count
+from ..request import ROUNDING, check_count
 
 __all__ = [
     "Field",
     "Scored",
     "check_positive",
     "check_temperature",
+    "naming_the_step",
     "output_times",
     "score_field",
     "shown",
@@ -56,6 +59,10 @@ def score_field(score: Field | Denoiser | None, t: float | None) -> nn.Module:
     if isinstance(score, Denoiser):
         if t is None:
             raise ValueError(message("t", "None with a denoiser", "the time at which its score is asked for"))
+        if not 0 <= t <= score.process.end * (1 + ROUNDING):
+            raise ValueError(
+                message("t", repr(t), f"a time from 0 to the end of {score.process}, {score.process.end:g}")
+            )
         return ScoreAt(score, float(t))
     if t is not None:
         raise ValueError(message("t", repr(t), "None for a function score(x)"))
@@ -91,3 +98,13 @@ def check_temperature(value: float, positive: bool = False) -> None:
     if not (math.isfinite(value) and (value > 0 or (value == 0 and not positive))):
         accepted = "a positive, finite number" if positive else "a finite number >= 0"
         raise ValueError(message("temperature", repr(value), accepted))
+
+
+@contextmanager
+def naming_the_step() -> Iterator[None]:
+    """A solve that fails is told what that means for Langevin dynamics."""
+    try:
+        yield
+    except ss.SolveError as error:
+        error.add_note("Langevin steps are stable up to a few times the smallest variance of the law: shorten step.")
+        raise

@@ -19,7 +19,7 @@ from sdesolve.progress import Report
 
 from ..denoiser import Denoiser
 from ..prior import trajectory_normals
-from .parts import Field, check_temperature, output_times, score_field, shown
+from .parts import Field, check_temperature, naming_the_step, output_times, score_field, shown
 
 __all__ = ["underdamped_langevin"]
 
@@ -82,17 +82,18 @@ def underdamped_langevin(
         normals = trajectory_normals(seed, "velocities", x0.shape, paths=paths, dtype=x0.dtype, device=x0.device)
         v0 = math.sqrt(temperature) * normals / root
     problem = ss.Langevin(force=_Scaled(field, root), gamma=friction, temperature=temperature)
-    x, v = ss.solve(
-        problem,
-        (root * x0, root * v0),
-        ts.to(x0.device),
-        method=method,
-        dt=step,
-        seed=seed,
-        paths=paths,
-        compile=compile,
-        progress=progress,
-    ).ys
+    with naming_the_step():
+        x, v = ss.solve(
+            problem,
+            (root * x0, root * v0),
+            ts.to(x0.device),
+            method=method,
+            dt=step,
+            seed=seed,
+            paths=paths,
+            compile=compile,
+            progress=progress,
+        ).ys
     return shown(x / root, trajectory), shown(v / root, trajectory)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sdesolve.errors import message
 
 from ..denoiser import Denoiser
+from ..request import check_states
 from .weights import WeightedLoss
 
 __all__ = ["ExplicitLoss", "ImplicitLoss", "SlicedLoss"]
@@ -53,6 +54,7 @@ class _ScoreLoss(WeightedLoss):
             raise ValueError(
                 message("level", repr(self.level), f"0 to the end of the process, {denoiser.process.end!r}")
             )
+        check_states("x0", x0)
         t = torch.full(x0.shape[:1], self.level, dtype=x0.dtype, device=x0.device)
         x = x0
         if self.level == 0:

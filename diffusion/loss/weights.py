@@ -20,6 +20,7 @@ from sdesolve.errors import message
 
 from ..denoiser import Denoiser
 from ..process import Process
+from ..request import check_states
 from .target import alpha_power, error_size, quantity, turning
 from .times import CappedLaw, LogSnrLaw, TimeLaw, UniformLaw, capped, even_fractions, log_snr_law
 
@@ -118,6 +119,7 @@ class WeightedLoss:
 
     def _draw(self, denoiser: Denoiser, x0: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
         """Times, what a squared error counts there, and noise."""
+        check_states("x0", x0)
         law = self._times(denoiser)
         t = law.quantile(even_fractions(x0, generator))
         noise = torch.randn(x0.shape, dtype=x0.dtype, device=x0.device, generator=generator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -34,7 +35,8 @@ class Affine(Process):
 
     Raises
     ------
-    TypeError : what is given cannot be called. ValueError : end is not positive.
+    TypeError : what is given cannot be called. ValueError : end is not positive and finite; a shift
+        without b.
 
     Examples
     --------
@@ -58,8 +60,10 @@ class Affine(Process):
         for name, function in given.items():
             if not (callable(function) or (function is None and name not in "ag")):
                 raise TypeError(message(name, type(function).__name__, "a function of t"))
-        if not end > 0:
-            raise ValueError(message("end", repr(end), "a positive time"))
+        if not 0 < end < math.inf:
+            raise ValueError(message("end", repr(end), "a positive, finite time"))
+        if b is None and shift is not None:
+            raise ValueError(message("shift", "a function beside b=None", "None there", "Give b, whose shift it is."))
         self._a, self._b, self._g, self.end = a, b, g, end
         self._alpha, self._shift, self._sigma = alpha, shift, sigma
 

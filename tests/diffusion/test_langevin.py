@@ -163,6 +163,28 @@ def test_annealed_langevin_finds_the_weights_that_plain_langevin_does_not() -> N
     torch.testing.assert_close(upper.mean(0), law.means[1], rtol=0.0, atol=5 * 1.2 / math.sqrt(len(upper)))
 
 
+def test_levels_are_by_default_as_many_as_the_noise_asks_for() -> None:
+    """VE's noise falls from 20 to 0.0012 by factors of at most 1.3: 38 levels, so 76 steps of two a level."""
+    process, x = diffusion.VE(0.01, 20.0), torch.randn(3, 2)
+    denoiser = random_mixture(0).denoiser(process)
+    ratio = float(torch.exp(0.5 * (process.log_snr(torch.tensor(1e-3)) - process.log_snr(torch.tensor(1.0)))))
+    levels = 1 + math.ceil(math.log(ratio) / math.log(1.3))
+    options = {"steps_per_level": 2, "prior": x, "seed": 0}
+    found = diffusion.annealed_langevin(denoiser, (3, 2), **options)  # type: ignore[call-overload]
+    assert torch.equal(found, diffusion.annealed_langevin(denoiser, (3, 2), levels=levels, **options))
+    assert len(diffusion.annealed_langevin(denoiser, (3, 2), trajectory=2 * levels, **options)) == 2 * levels + 1
+    with pytest.raises(ValueError, match=r"levels: got None between t_min=0.0"):
+        diffusion.annealed_langevin(denoiser, (3, 2), t_min=0.0, grid="uniform")
+
+
+def test_steps_that_explode_name_the_step() -> None:
+    samplers = (diffusion.langevin, diffusion.underdamped_langevin)
+    for sampler in samplers:
+        with pytest.raises(ss.SolveError) as caught:
+            sampler(lambda x: -(x**3) - 9 * x, torch.ones(4, 1), step=2.0, steps=200, seed=0)  # type: ignore[operator]
+        assert "shorten step" in caught.value.__notes__[0]
+
+
 def test_levels_of_annealed_langevin_are_those_of_the_algorithm() -> None:
     """Song & Ermon, algorithm 1: alpha_i = epsilon sigma_i^2 / sigma_L^2, x + alpha_i / 2 s + sqrt(alpha_i) z."""
     denoiser, times = random_mixture(1).denoiser(VE), torch.tensor([0.9, 0.5, 0.2], dtype=F64)
