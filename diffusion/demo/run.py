@@ -46,13 +46,14 @@ class DemoSettings:
 
     seed: int = 0
     threads: int = 1  # two would gain a quarter on idle cores, and lose more than that on busy ones
-    steps: int = 900
-    batch_size: int = 128
-    lr: float = 4e-3
+    steps: int = 2400
+    batch_size: int = 64
+    lr: float = 3e-3
     ema: float = 0.995
     model: ModelConfig = field(default_factory=ModelConfig)
     samples: int = 360
-    sde_steps: int = 300
+    sde_steps: int = 100
+    grid: str = "log_snr"
     sample_t_min: float = 1e-3
     held_out: int = 360
     probes: int = 2
@@ -184,6 +185,7 @@ def generate(
         steps=None if adaptive else settings.sde_steps,
         rtol=settings.rtol if adaptive else None,
         atol=settings.atol if adaptive else None,
+        grid=None if adaptive and trajectory is None else settings.grid,
         t_min=settings.sample_t_min,
         seed=settings.seed,
         trajectory=trajectory,
