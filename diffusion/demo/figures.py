@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_loss", "draw_samples", "draw_trajectories"]
 
 ENLARGED = 6
-SHOWN_TIMES = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
+SHOWN_TIMES = (1.0, 0.6, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.0)
 
 
 def draw_samples(path: Path, sheets: Mapping[str, Tensor]) -> None:
