@@ -69,10 +69,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
         got = f"{path} of format {header.get('format')!r}"
         raise CheckpointError(message("checkpoint", got, f"format {FORMAT!r}"))
     try:
-        return tensors, json.loads(header["facts"])
-    except (KeyError, json.JSONDecodeError) as error:
-        accepted = "a file written by diffusion.fit"
-        raise CheckpointError(message("checkpoint", f"{path} without facts", accepted)) from error
+        facts = json.loads(header["facts"])
+    except (KeyError, json.JSONDecodeError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise CheckpointError(message("checkpoint", f"{path} without facts", "a file written by diffusion.fit"))
+    return tensors, facts
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -124,7 +124,7 @@ def fit(
     """
     check_kinds(denoiser, data, loss, transform)
     steps = checked_steps(data, steps, epochs, batch_size, resume, checkpoint)
-    check_settings(checkpoint_every, ema, clip, facts or {})
+    check_settings(lr, checkpoint_every, ema, clip, facts or {})
     data = data.detach()
     training = _Training(denoiser, steps, lr, warmup, ema, clip, loss or DenoisingLoss(), seed)
     settings = {
@@ -256,7 +256,8 @@ class _Training:
 
     def restore(self, path: Path, settings: Mapping[str, Any]) -> None:
         tensors, facts = load_checkpoint(path)
-        kept = facts.get("settings", {})
+        kept = facts.get("settings")
+        kept = kept if isinstance(kept, dict) else {}
         changed = [f"{k}={kept.get(k)!r} there, {v!r} here" for k, v in settings.items() if kept.get(k) != v]
         if changed:
             accepted = "a checkpoint of a training with the same settings"

@@ -64,8 +64,10 @@ def checked_steps(
     return count
 
 
-def check_settings(checkpoint_every: int, ema: float, clip: float | None, facts: Mapping[str, Any]) -> None:
+def check_settings(lr: float, checkpoint_every: int, ema: float, clip: float | None, facts: Mapping[str, Any]) -> None:
     """Numbers within their ranges, facts that leave those of fit() alone."""
+    if not 0 <= lr < math.inf:
+        raise ValueError(message("lr", repr(lr), "a finite number >= 0"))
     if checkpoint_every < 1:
         raise ValueError(message("checkpoint_every", repr(checkpoint_every), "at least 1"))
     if not 0 <= ema < 1:

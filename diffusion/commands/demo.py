@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..demo import DemoSettings, run_demo
+from .options import seed
 
 __all__ = ["add"]
 
@@ -17,7 +18,7 @@ def add(commands: Any) -> None:
     command = commands.add_parser("demo", help="train on handwritten digits, sample, evaluate: pictures and report")
     command.add_argument("--output", type=Path, default=Path("out/demo"), help="folder (default: %(default)s)")
     command.add_argument("--quick", action="store_true", help="everything once over, in seconds (default: in minutes)")
-    command.add_argument("--seed", type=int, default=0, help="of all randomness (default: %(default)s)")
+    command.add_argument("--seed", type=seed, default=0, help="of all randomness (default: %(default)s)")
     command.add_argument("--steps", type=int, help="training steps (default: 2100, quick 20)")
     command.add_argument(
         "--resume", action="store_true", help="go on from the checkpoint of an earlier run (default: begin)"

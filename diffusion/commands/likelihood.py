@@ -25,7 +25,7 @@ from ..quantise import bits_per_dimension
 from .files import check_outputs, replacing, write_json
 from .options import add_common, add_data, device_of, positive
 from .sample import BATCH, NUMBERS
-from .train import split_rows
+from .train import split_of, split_rows
 
 __all__ = ["add"]
 
@@ -126,7 +126,7 @@ def _chosen(options: argparse.Namespace, config: ModelConfig) -> Tensor:
 
 
 def _held_out(options: argparse.Namespace, data: Data) -> Tensor:
-    split = load_checkpoint(options.model)[1].get("split", {"held_out": 0})
+    split = split_of(load_checkpoint(options.model)[1], options.model)
     if not split["held_out"]:
         advice = "Train with --held-out FRACTION."
         raise ValueError(message("--held-out", f"{options.model}, which held nothing out", "one that did", advice))

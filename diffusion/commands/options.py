@@ -9,12 +9,12 @@ import torch
 
 from sdesolve.errors import message
 
-__all__ = ["add_common", "add_data", "device_of", "positive"]
+__all__ = ["add_common", "add_data", "device_of", "positive", "seed"]
 
 
 def add_common(command: argparse.ArgumentParser) -> None:
     """--seed, --device and --quiet."""
-    command.add_argument("--seed", type=int, default=0, help="of all randomness (default: %(default)s)")
+    command.add_argument("--seed", type=seed, default=0, help="of all randomness (default: %(default)s)")
     command.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
     command.add_argument("--quiet", action="store_true", help="no progress bar (default: with one)")
 
@@ -42,7 +42,9 @@ def device_of(name: str) -> torch.device:
     ValueError : there is no such device here.
     """
     try:
-        return torch.empty(0, device=name).device
+        one = torch.ones(1, device=name)
+        one.item()  # which there is none of where nothing is computed, as on meta
+        return one.device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(message("--device", f"{name} ({reason})", "a device of this machine", "Try cpu.")) from error
@@ -53,4 +55,12 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"got {value}; accepted is at least 1")
+    return value
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 to 2^64 - 1, for argparse."""
+    value = int(text)
+    if not 0 <= value < 2**64:
+        raise argparse.ArgumentTypeError(f"got {value}; accepted is 0 to 2^64 - 1")
     return value

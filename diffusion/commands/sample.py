@@ -68,7 +68,7 @@ def add(commands: Any) -> None:
     solver = command.add_argument_group("sampler")
     solver.add_argument("--sampler", default="probability_flow", help=f"{', '.join(SAMPLERS)} (default: %(default)s)")
     solver.add_argument(
-        "--steps", type=int, help="how many (default: the sampler's; without one it controls its error)"
+        "--steps", type=positive, help="how many (default: the sampler's; without one it controls its error)"
     )
     solver.add_argument("--eta", type=float, help="amount of noise, for samplers that have some (default: 1)")
     solver.add_argument("--method", help="of the solver, where the sampler leaves a choice (default: the sampler's)")
@@ -100,6 +100,8 @@ def run(options: argparse.Namespace) -> None:
     check_outputs(targets, options.overwrite, inputs=[options.model], folders=folders)
 
     drawing = _Drawing(denoiser.to(device), config, options)
+    if way is not None and drawing.steps is not None and drawing.steps % options.trajectory:
+        raise ValueError(message("--trajectory", repr(options.trajectory), f"a divisor of the {drawing.steps} steps"))
     size = options.batch_size or min(BATCH, max(1, NUMBERS // config.dims))
     samples: list[Tensor] = []
     try:
@@ -129,13 +131,13 @@ class _Drawing:
 
     def samples(self, paths: list[int], progress: Report | bool) -> Tensor:
         """Those with these trajectory ids, on the model's scale."""
-        return self._sample(paths, self.options.steps or self._usual_steps, progress=progress)
+        return self._sample(paths, self.steps, progress=progress)
 
     def ways(self, intervals: int) -> tuple[Tensor, Tensor]:
         """Times ``(K + 1,)`` and states ``(K + 1, n, *state)`` of the first few."""
         few = min(self.options.count, IMAGE_WAYS if len(self.config.shape) == 3 else POINT_WAYS)
-        steps = self.options.steps or self._usual_steps
-        found = self._sample(list(range(few)), steps, "log_snr" if steps is None else None, trajectory=intervals)
+        grid = "log_snr" if self.steps is None else None
+        found = self._sample(list(range(few)), self.steps, grid, trajectory=intervals)
         return found.ts.cpu(), found.ys.cpu()
 
     def _sample(self, paths: list[int], steps: int | None, grid: str | None = None, **options: Any) -> Any:
@@ -166,8 +168,10 @@ class _Drawing:
         return float(usual if self.options.t_min is None else self.options.t_min)
 
     @property
-    def _usual_steps(self) -> int | None:
-        return SAMPLERS[self.options.sampler].steps if self.options.sampler in SAMPLERS else None
+    def steps(self) -> int | None:
+        """Those asked for, else those usual for the sampler; None where it controls its error."""
+        usual = SAMPLERS[self.options.sampler].steps if self.options.sampler in SAMPLERS else None
+        return usual if self.options.steps is None else int(self.options.steps)
 
 
 def _share(report: Report | None, done: int, part: int, whole: int) -> Callable[[float], None] | bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def add(commands: Any) -> None:
     times = f"how times are drawn: {', '.join(TIMES)} (default: %(default)s)"
     training.add_argument("--times", default="importance", help=times)
     length = training.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, help=f"of training (default: {STEPS})")
+    length.add_argument("--steps", type=positive, help=f"of training (default: {STEPS})")
     length.add_argument("--epochs", type=float, help=f"times over the data (default: as many as {STEPS} steps are)")
     training.add_argument(
         "--batch-size",
@@ -100,6 +100,8 @@ def run(options: argparse.Namespace) -> None:
 
     device = device_of(options.device)
     advice = "Give --resume to go on with its training, or --overwrite to replace it."
+    if not 0 <= options.dropout < 1:
+        raise ValueError(message("--dropout", repr(options.dropout), "a probability from 0 to below 1"))
     data = read_data(options.data, key=options.key, levels=options.levels, channels=options.channels)
     split = {"examples": len(data.values), "held_out": _count(options.held_out, len(data.values)), "seed": options.seed}
     rows, others = split_rows(split)
@@ -184,6 +186,22 @@ def check_same_model(path: Path, config: ModelConfig) -> None:
     if changed:
         advice = "Give the data and options of the checkpoint, or another --output."
         raise CheckpointError(message("checkpoint", f"{path} ({'; '.join(changed)})", "one of the same model", advice))
+
+
+def split_of(facts: Mapping[str, Any], path: object) -> dict[str, int]:
+    """How the data were divided: numbers of examples in all and held out, and the seed.
+
+    Raises
+    ------
+    CheckpointError : the facts are not those that `train` keeps.
+    """
+    split = facts.get("split", {"examples": 0, "held_out": 0, "seed": 0})
+    names = ("examples", "held_out", "seed")
+    if not isinstance(split, dict) or not all(type(split.get(name)) is int for name in names):
+        raise CheckpointError(message("checkpoint", f"{path} with the split {split!r}", f"integers {', '.join(names)}"))
+    if not 0 <= split["held_out"] <= split["examples"] or not 0 <= split["seed"] < 2**64:
+        raise CheckpointError(message("checkpoint", f"{path} with the split {split!r}", "one that `train` has made"))
+    return split
 
 
 def split_rows(split: dict[str, int]) -> tuple[Tensor, Tensor]:

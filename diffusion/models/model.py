@@ -3,6 +3,7 @@ checkpoint."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,7 +63,31 @@ class ModelConfig:
     def from_json(cls, facts: Mapping[str, Any]) -> ModelConfig:
         """The inverse of ``dataclasses.asdict``, after a way through JSON."""
         values = {**facts, "shape": tuple(facts["shape"]), "scaling": Scaling.from_json(facts["scaling"])}
-        return cls(**values)
+        found = cls(**values)
+        found._check()
+        return found
+
+    def _check(self) -> None:
+        whole = {"width": self.width, "depth": self.depth, **{f"shape[{i}]": n for i, n in enumerate(self.shape)}}
+        for name, count in whole.items():
+            if type(count) is not int or count < 1:
+                raise ValueError(message(name, repr(count), "a positive integer"))
+        if len(self.shape) not in (1, 3):
+            raise ValueError(message("shape", repr(self.shape), "(d,) or (c, h, w)"))
+        if not isinstance(self.gaussian, bool):
+            raise ValueError(message("gaussian", repr(self.gaussian), "True or False"))
+        for name in ("process", "prediction"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(message(name, repr(getattr(self, name)), "a name"))
+        for name, value in {"dropout": self.dropout, "sigma_data": self.sigma_data}.items():
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(message(name, repr(value), "a finite number"))
+        for name, time in {"t_min": self.t_min, "t_max": self.t_max}.items():
+            if time is not None and not (isinstance(time, int | float) and 0 < time < math.inf):
+                raise ValueError(message(name, repr(time), "a positive time, or None"))
+        if self.scaling.levels is None and not {len(self.scaling.shift), len(self.scaling.scale)} <= {1, self.dims}:
+            got = f"{len(self.scaling.shift)} shifts and {len(self.scaling.scale)} scales"
+            raise ValueError(message("scaling", got, f"one, or {self.dims}, of each"))
 
     @property
     def dims(self) -> int:
@@ -147,7 +172,11 @@ def load_denoiser(path: str | os.PathLike[str]) -> tuple[Denoiser, ModelConfig]:
     """
     tensors, facts = load_checkpoint(path)
     config = config_of(facts, path)
-    denoiser = build_denoiser(config)
+    try:
+        denoiser = build_denoiser(config)
+    except (ValueError, RuntimeError) as error:
+        got, accepted = f"{path} of a model that cannot be built ({error})", "one that `demo` or `train` wrote"
+        raise CheckpointError(message("checkpoint", got, accepted)) from error
     load_into(denoiser, under_prefix("average", tensors), path)
     return denoiser.eval().requires_grad_(False), config
 
@@ -161,6 +190,7 @@ def config_of(facts: Mapping[str, Any], path: object) -> ModelConfig:
     """
     try:
         return ModelConfig.from_json(facts["model"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         accepted = "a checkpoint of `python -m diffusion demo` or `train`"
-        raise CheckpointError(message("checkpoint", f"{path} without a model to build", accepted)) from error
+        why = "" if isinstance(error, KeyError | TypeError) else f" ({error})"
+        raise CheckpointError(message("checkpoint", f"{path} without a model to build{why}", accepted)) from error

@@ -61,7 +61,15 @@ class Scaling:
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> Scaling:
         """The inverse of ``dataclasses.asdict``, after a way through JSON."""
-        return cls(facts["levels"], tuple(facts["shift"]), tuple(facts["scale"]))
+        found = cls(facts["levels"], tuple(facts["shift"]), tuple(facts["scale"]))
+        if found.levels is not None and (type(found.levels) is not int or found.levels < 2):
+            raise ValueError(message("levels", repr(found.levels), "None, or an integer, at least 2"))
+        for number in (*found.shift, *found.scale):
+            if not isinstance(number, int | float) or not math.isfinite(number):
+                raise ValueError(message("scaling", repr(number), "finite numbers"))
+        if not all(number > 0 for number in found.scale):
+            raise ValueError(message("scale", repr(found.scale), "positive numbers"))
+        return found
 
     def to_model(self, values: Tensor, *, seed: int | None = None, generator: torch.Generator | None = None) -> Tensor:
         """x, in float32; `seed` or `generator` draws the noise below levels."""

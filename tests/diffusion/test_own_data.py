@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 
@@ -308,6 +309,49 @@ def test_a_checkpoint_cut_short_is_refused_and_left_alone(
         assert re.search(r"checkpoint: got .*cut.safetensors", refused(arguments, path, capsys))
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ([], "without facts"),
+        ({"model": "vp"}, "without a model to build"),
+        ({"model": {"shape": [2.0]}}, r"without a model to build \(shape\[0\]: got 2.0"),
+        ({"model": {"shape": [-1]}}, r"shape\[0\]: got -1"),
+        ({"model": {"shape": []}}, r"shape: got \(\)"),
+        ({"model": {"width": "x"}}, "width: got 'x'"),
+        ({"model": {"shape": [3]}}, "scaling: got 2 shifts and 2 scales"),
+        ({"model": {"process": "up"}}, "cannot be built .process: got 'up'"),
+        ({"model": {"t_min": [1]}}, "t_min: got"),
+        ({"model": {"scaling": {"levels": None, "shift": [0], "scale": [0]}}}, "scale: got"),
+        ({"model": {"width": 16}}, "of another network"),
+        ({"split": "x"}, "with the split 'x'"),
+        ({"split": {}}, "with the split {}"),
+        ({"split": {"examples": 3, "held_out": 9, "seed": 0}}, "with the split"),
+        ({"settings": "x"}, "steps=None there"),
+    ],
+)
+def test_a_checkpoint_whose_words_were_changed_is_refused_by_name(
+    model: Path,
+    points: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: Any,
+    text: str,
+) -> None:
+    tensors, facts = diffusion.load_checkpoint(model)
+    changed: Any = changes
+    if isinstance(changes, dict):
+        inner = {k: {**facts[k], **v} if k == "model" and isinstance(v, dict) else v for k, v in changes.items()}
+        changed = {**facts, **inner}
+    path, kind = tmp_path / "changed.safetensors", {"format": "diffusion-checkpoint-1", "facts": json.dumps(changed)}
+    path.write_bytes(save(tensors, metadata=kind))
+    name = "".join(changes)
+    arguments = {
+        "split": ["likelihood", str(path), str(points), "--held-out"],
+        "settings": ["train", str(points), "--output", str(path), *STILL, "--resume"],
+    }.get(name, ["sample", str(path), "--output", str(tmp_path / "x.npy")])
+    assert re.search(text, refused(arguments, path, capsys))
+
+
 def test_a_checkpoint_of_another_model_is_refused_and_left_alone(
     model: Path, points: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -355,7 +399,10 @@ def test_nothing_is_written_over_unless_asked(
         (["train", "DATA", "--output", "NEW", "--prediction", "x"], "prediction: got 'x'"),
         (["train", "DATA", "--output", "NEW", "--loss", "huber"], "weighting: got 'huber'; accepted is 'simple' or"),
         (["train", "DATA", "--output", "NEW", "--prediction", "edm", "--gaussian"], "prediction: got 'edm'"),
-        (["train", "DATA", "--output", "NEW", "--steps", "0"], "steps: got 0"),
+        (["train", "DATA", "--output", "NEW", "--epochs", "0"], "steps: got 0"),
+        (["train", "DATA", "--output", "NEW", "--lr", "nan"], "lr: got nan"),
+        (["train", "DATA", "--output", "NEW", "--dropout", "1"], "--dropout: got 1.0"),
+        (["train", "DATA", "--output", "NEW", "--device", "meta"], "--device: got meta"),
         (["train", "DATA", "--output", "NEW", "--batch-size", "401"], "batch_size: got 401"),
         (["train", "DATA", "--output", "NEW", "--held-out", "1"], "--held-out: got 1.0"),
         (["train", "DATA", "--output", "NEW", "--held-out", "0.999"], "0 examples to train on"),
@@ -366,6 +413,7 @@ def test_nothing_is_written_over_unless_asked(
         (["sample", "MODEL", "--output", "pictures"], "a folder for samples of shape (2,)"),
         (["sample", "MODEL", "--output", "NEW.npy", "--sampler", "ddpm"], "sampler: got 'ddpm'"),
         (["sample", "MODEL", "--output", "NEW.npy", "--eta", "1"], "eta: got 1.0"),
+        (["sample", "MODEL", "--output", "NEW.npy", "--trajectory", "3", "--steps", "4"], "--trajectory: got 3"),
         (["sample", "DATA", "--output", "NEW.npy"], "checkpoint: got"),
         (["likelihood", "MODEL", "BROKEN"], "NaN or infinite values"),
         (["likelihood", "MODEL", "DATA", "--output", "r.txt"], "--output: got r.txt"),
