@@ -228,7 +228,7 @@ def draw_fan(axes: Axes, years: np.ndarray, seen: Tensor, when: np.ndarray, draw
     axes.plot(years, seen, color="black", linewidth=1, label="observed")
     axes.axvline(when[0], color="0.5", linewidth=1)
     axes.set(xlabel="year", xlim=(max(years[0], when[0] - 25), when[-1]))
-    axes.legend(loc="upper left", fontsize=8)
+    axes.legend(fontsize=8)
 
 
 def draw_normality(axes: Axes, residuals: dict[str, np.ndarray]) -> None:
