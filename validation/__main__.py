@@ -26,7 +26,7 @@ def parser(sections: Mapping[str, Section]) -> argparse.ArgumentParser:
         description="Measure orders of convergence and distributions against exact answers.",
         epilog="Exit status: 0 all checks passed, 1 a check failed or raised, 2 wrong arguments, 130 interrupted.",
     )
-    parser.add_argument("--quick", action="store_true", help="fewer paths and levels, some three minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer paths, levels and problems, some three minutes")
     parser.add_argument("--only", metavar="NAME,NAME", help=f"run these sections: {', '.join(sections)}")
     parser.add_argument(
         "--output", type=Path, default=Path("out/validation"), metavar="DIR", help="default %(default)s"
