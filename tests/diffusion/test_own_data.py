@@ -24,7 +24,7 @@ from sklearn.covariance import ledoit_wolf
 import diffusion
 import sdesolve as ss
 from diffusion.__main__ import main, parser
-from diffusion.checkpoint import load_checkpoint
+from diffusion.checkpoint import load_checkpoint, save_checkpoint
 from diffusion.commands import sample as sampling
 from diffusion.models.data import read_data
 
@@ -368,6 +368,22 @@ def test_a_checkpoint_of_another_model_is_refused_and_left_alone(
         assert text in refused(["train", str(points), *train, *options], model, capsys)
     text = refused(["likelihood", str(model), str(pictures)], model, capsys)
     assert "images (3, 4, 6) of 256 levels; accepted is vectors (2,) of real numbers" in text
+
+
+@pytest.mark.parametrize(
+    "name", ["losses", "optimizer/0/exp_avg", "optimizer/0/step", "optimizer/99/step", "optimizer/x/step"]
+)
+def test_a_checkpoint_whose_tensors_were_changed_is_not_resumed(
+    points: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    path, command = tmp_path / "m", ["train", str(points), "--output", str(tmp_path / "m"), *STILL]
+    assert main(command) == 0
+    tensors, facts = load_checkpoint(path)
+    added = {**tensors, name: torch.zeros(3)}
+    missing = {key: value for key, value in tensors.items() if key != name}
+    for changed in (added, missing) if name in tensors else (added,):
+        save_checkpoint(path, changed, facts)
+        assert re.search("checkpoint: got .*(losses|moments)", refused([*command, "--resume"], path, capsys))
 
 
 def test_nothing_is_written_over_unless_asked(
