@@ -2,6 +2,7 @@
 file as it was."""
 
 import argparse
+import errno
 import json
 import os
 import re
@@ -447,6 +448,50 @@ def test_mistakes_end_with_status_2_one_line_and_no_file(
     given = [str(names.get(argument, argument)) for argument in arguments]
     assert text in refused([*given, "--quiet"], model, capsys)
     assert list(tmp_path.iterdir()) == [broken]
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_computed(
+    model: Path, points: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept.npy"
+    kept.write_bytes(points.read_bytes())
+    train, sample = ["train", str(kept), *STILL, "--output"], ["sample", str(model), "--quiet", "--output"]
+    assert "kept.npy on the way there, which is no folder" in refused([*train, str(kept / "model")], kept, capsys)
+    assert "cannot be written there" in refused([*train, str(tmp_path / (250 * "x"))], kept, capsys)
+    assert "which is a device" in refused([*train, os.devnull, "--overwrite"], kept, capsys)
+    twice = [str(tmp_path / "x.png"), str(tmp_path / "x-trajectories.png"), "--trajectory", "2"]
+    for names in (twice, [str(tmp_path / "x.npy")] * 2):
+        assert "for two things" in refused([*sample, *names], kept, capsys)
+    picture = sorted(pictures.iterdir())[0]
+    over = ["train", str(pictures), "--output", str(picture), "--overwrite", *STILL]
+    assert "which is read by the same command" in refused(over, picture, capsys)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 1),
+        (PermissionError(errno.EACCES, "Permission denied"), 2),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), 1),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 1),
+    ],
+)
+def test_a_full_disk_and_a_full_memory_are_failures_in_one_line_and_not_mistakes(
+    points: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    status: int,
+) -> None:
+    def fails(*given: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(diffusion.commands.train, "fit", fails)
+    assert main(["train", str(points), "--output", str(tmp_path / "m"), *STILL]) == status
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
 
 
 def options_of(command: str) -> list[argparse.Action]:
