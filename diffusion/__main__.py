@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +15,10 @@ from .fit import TrainingInterrupted
 FAILED = 1
 MISTAKE = 2
 INTERRUPTED = 130
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""A file could not be written for no fault of the request."""
+NO_MEMORY = ("out of memory", "allocate memory")
+"""In what torch says, in an error of no type of its own on a CPU."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,9 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MISTAKE
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return MISTAKE
+        return FAILED if isinstance(error, OSError) and error.errno in NO_ROOM else MISTAKE
     except (ArithmeticError, MemoryError, ss.SolveError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except RuntimeError as error:
+        if not any(words in str(error) for words in NO_MEMORY):
+            raise
+        print(f"error: {str(error).splitlines()[0]}; take smaller batches or a smaller network", file=sys.stderr)
         return FAILED
     return 0
 

@@ -263,14 +263,29 @@ class _Training:
             accepted = "a checkpoint of a training with the same settings"
             advice = "Call with the settings of the checkpoint, or with resume=False to begin anew."
             raise CheckpointError(message("checkpoint", f"{path} ({'; '.join(changed)})", accepted, advice))
+        losses = tensors.get("losses")
+        if losses is None or losses.ndim != 1 or len(losses) != facts.get("step") or len(losses) > self.steps:
+            got = f"{path}, whose losses are not those of the {facts.get('step')!r} steps that it tells of"
+            raise CheckpointError(message("checkpoint", got, "a file written by diffusion.fit"))
+        moments = self._moments(under_prefix("optimizer", tensors), path)
         load_into(self.denoiser, under_prefix("weights", tensors), path)
         load_into(self.average, under_prefix("average", tensors), path)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.losses = losses.tolist()
+
+    def _moments(self, tensors: Mapping[str, Tensor], path: Path) -> dict[int, dict[str, Tensor]]:
+        """Of Adam, by the parameter's number: how many steps it took, and two moments of the parameter's shape."""
         state: dict[int, dict[str, Tensor]] = {}
-        for name, value in under_prefix("optimizer", tensors).items():
+        for name, value in tensors.items():
             index, _, field = name.partition("/")
-            state.setdefault(int(index), {})[field] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        self.losses = tensors["losses"].tolist()
+            state.setdefault(int(index) if index.isdecimal() else -1, {})[field] = value
+        for number, fields in state.items():
+            size = self.parameters[number].shape if 0 <= number < len(self.parameters) else None
+            expected = {"step": torch.Size([]), "exp_avg": size, "exp_avg_sq": size}
+            if size is None or {field: value.shape for field, value in fields.items()} != expected:
+                got = f"{path}, of another network or changed (its optimizer's moments)"
+                raise CheckpointError(message("checkpoint", got, "a checkpoint of the same network"))
+        return state
 
 
 def _generator(seed: int, purpose: str, device: torch.device | str) -> torch.Generator:

@@ -27,39 +27,51 @@ def check_outputs(
 ) -> None:
     """Make the folders in which files are to be written; those of `folders` are to be folders themselves.
 
-    inputs : what the command reads, and therefore never writes over.
+    inputs : what the command reads, files or folders of files, and therefore never writes over.
 
     Raises
     ------
     ValueError : a file (or a folder that is not empty) is there already, and `overwrite` is not given; a file is to
-        stand where a folder is, or the other way round.
-    OSError : the folder cannot be written to.
+        stand where a folder is, or the other way round, or where a device is; one file is to be written twice.
+    OSError : there can be no such folder, or no file of this name can be written there.
     """
     read = {path.resolve() for path in inputs}
-    for path in paths:
-        if path.resolve() in read:
+    places = [path.resolve() for path in paths]
+    for path, place in zip(paths, places, strict=True):
+        if places.count(place) > 1:
+            raise ValueError(message("--output", f"{path} for two things", "a name for each", "Choose another name."))
+        if place in read or (path.exists() and not read.isdisjoint(place.parents)):
             raise ValueError(message("--output", f"{path}, which is read by the same command", "another name"))
-        if path.exists() and path.is_dir() != (path in folders):
-            kind = "folder" if path.is_dir() else "file"
+        if path.exists() and not (path.is_dir() if path in folders else path.is_file()):
+            kind = "folder" if path.is_dir() else "file" if path.is_file() else "device"
             raise ValueError(message("--output", f"{path}, which is a {kind}", "the name of a new file or folder"))
         empty = path.is_dir() and not any(path.iterdir())
         if path.exists() and not empty and not overwrite:
             raise ValueError(message("--output", f"{path}, which is there already", "a new file or folder", advice))
     for path in paths:
         folder = path if path in folders else path.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(message("--output", f"{path}, in a folder that cannot be written to", "another one"))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            got = f"{path}, and {error.filename} on the way there, which is no folder"
+            raise NotADirectoryError(message("--output", got, "a name in a folder")) from error
+        try:
+            with replacing(folder / "0.png" if path in folders else path, keep=False):
+                pass
+        except OSError as error:
+            got = f"{path}, which cannot be written there ({error.strerror})"
+            raise type(error)(message("--output", got, "another name or folder")) from error
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its place when it is complete."""
+def replacing(path: Path, *, keep: bool = True) -> Iterator[BinaryIO]:
+    """A file that takes its place when it is complete; without `keep` it never does."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
             yield file
-        partial.replace(path)
+        if keep:
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -7,6 +7,7 @@ refused by name before anything is computed.
 from __future__ import annotations
 
 import os
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -23,6 +24,12 @@ __all__ = ["Data", "read_data"]
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Endings of the files that are read from a folder; all others there are left alone."""
+
+UNREADABLE = (
+    *(ValueError, TypeError, OverflowError, EOFError, OSError, MemoryError, SyntaxError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
+"""What NumPy raises for files that are no arrays, or whose header has been changed."""
 
 COLOURS = (1, 3)
 LAYOUTS = ("first", "last")
@@ -53,7 +60,8 @@ def read_data(
 
     Parameters
     ----------
-    path : a .npy or .npz file, or a folder of images of one size, which are taken in the order of their names.
+    path : a .npy or .npz file, or a folder of images of one size, which are taken in the order of their names, turned
+        as their EXIF data say; hidden files are left alone.
     key : which array of a .npz file; may be left out if there is one.
     levels : number of levels of values 0 .. levels - 1. Default: 256 for uint8; else none, the values are real.
     channels : ``"first"`` for ``(n, c, h, w)``, ``"last"`` for ``(n, h, w, c)``; default: where a 1 or a 3 stands.
@@ -90,6 +98,8 @@ def _array(path: Path, key: str | None) -> np.ndarray[Any, Any]:
     try:
         found = np.load(path, allow_pickle=False)
         if isinstance(found, np.ndarray):
+            if key is not None:
+                raise ValueError(f"it is one array, which has no name, and none is {key}")
             return found
         with found:
             names = list(found)
@@ -98,7 +108,7 @@ def _array(path: Path, key: str | None) -> np.ndarray[Any, Any]:
             if key is not None and key not in names:
                 raise ValueError(f"it holds {', '.join(names) or 'nothing'}, and no {key}")
             return np.asarray(found[names[0] if key is None else key])
-    except (ValueError, EOFError, OSError, MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(message("data", f"{path} ({reason})", accepted, advice)) from error
 
@@ -140,7 +150,8 @@ def _levels(array: np.ndarray[Any, Any], levels: int, path: Path) -> Tensor:
 
 def _folder(path: Path) -> np.ndarray[Any, Any]:
     """All images as ``(n, h, w, c)`` of 8 bits; grey if all of them are, in colour else."""
-    names = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGES and file.is_file())
+    files = sorted(path.iterdir())
+    names = [f for f in files if f.suffix.lower() in IMAGES and f.is_file() and not f.name.startswith(".")]
     if not names:
         raise ValueError(message("data", f"{path} without an image", f"a folder with {', '.join(IMAGES)} files"))
     images = [_image(name) for name in names]
@@ -155,11 +166,14 @@ def _folder(path: Path) -> np.ndarray[Any, Any]:
 
 def _image(path: Path) -> np.ndarray[Any, Any]:
     """An image of 8 bits, ``(h, w, 1)`` or ``(h, w, 3)``."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     accepted = "a whole image of 8 bits, grey or in colour, that covers what is behind it"
     try:
         with Image.open(path) as image:
+            pictures = getattr(image, "n_frames", 1)
+            if pictures > 1 and image.format != "MPO":  # a photograph, whose others are previews
+                raise ValueError(f"it holds {pictures} pictures")
             image.load()
             covering = "transparency" not in image.info and "A" not in image.getbands()
             if not covering and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
@@ -167,7 +181,7 @@ def _image(path: Path) -> np.ndarray[Any, Any]:
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"it is of mode {image.mode}, not of 8 bits")
             grey = image.mode in ("1", "L", "LA")
-            pixels = np.asarray(image.convert("L" if grey else "RGB"))
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("L" if grey else "RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(message("data", f"{path} ({error})", accepted)) from error
     return pixels[:, :, None] if grey else pixels

@@ -22,6 +22,10 @@ from .data import Data
 __all__ = ["Scaling"]
 
 
+NO_DENSITY = "Leave out components that are the same in all examples: they have no density."
+TOO_FINE = "float32 has 7 digits, and resolves no smaller differences: subtract the mean first."
+
+
 @dataclass(frozen=True)
 class Scaling:
     """Between data and model.
@@ -40,22 +44,27 @@ class Scaling:
 
         Raises
         ------
-        ValueError : a component that is the same in all examples, or images of one colour.
+        ValueError : a component that is the same in all examples, or as good as the same; one level, or images of one
+            colour.
         """
+        y = data.values.double()
+        low, high = float(y.min()), float(y.max())
+        if low == high and (data.levels is not None or y.ndim > 2):
+            what = "vectors whose components" if y.ndim == 2 else "images whose pixels"
+            raise ValueError(message("data", f"{what} are all {low:g}", "examples that differ"))
         if data.levels is not None:
             return cls(data.levels)
-        y = data.values.double()
         if y.ndim > 2:
-            low, high = float(y.min()), float(y.max())
-            if low == high:
-                raise ValueError(message("data", f"images whose pixels are all {low:g}", "images that differ"))
             return cls(None, ((low + high) / 2,), ((high - low) / 2,))
         shift, scale = y.mean(0), y.std(0, correction=0)
         still = scale <= 1e-6 * y.abs().amax(0)
         if bool(still.any()):
             which = ", ".join(map(str, still.nonzero().flatten().tolist()[:10]))
-            got = f"vectors with the same value of component {which} in all examples"
-            raise ValueError(message("data", got, "components that vary", "Leave these out: they have no density."))
+            got, advice = f"vectors with the same value of component {which} in all examples", NO_DENSITY
+            if bool((y.amax(0) > y.amin(0))[still].any()):
+                got = f"vectors whose component {which} varies by less than a millionth of its size, or not at all"
+                advice = f"{TOO_FINE} {advice}"
+            raise ValueError(message("data", got, "components that vary", advice))
         return cls(None, tuple(shift.tolist()), tuple(scale.tolist()))
 
     @classmethod

@@ -100,6 +100,19 @@ def test_transparency_that_hides_nothing_is_dropped(tmp_path: Path) -> None:
     assert torch.equal(values[0], torch.from_numpy(COLOUR[0]).permute(2, 0, 1))
 
 
+def test_photographs_are_read_as_they_are_shown_and_hidden_files_are_left_alone(tmp_path: Path) -> None:
+    """Cameras store the sensor's pixels, and in EXIF how they are to be turned."""
+    turned = Image.Exif()
+    turned[0x112] = 6  # a quarter turn clockwise
+    for ending in ("png", "tif"):
+        path = folder(tmp_path / ending, {"b.png": COLOUR[0].transpose(1, 0, 2)})
+        Image.fromarray(COLOUR[1]).save(path / f"a.{ending}", exif=turned)
+        (path / "._b.png").write_bytes(b"what macOS writes beside it")
+        values = read_data(path).values
+        assert torch.equal(values[0], torch.from_numpy(np.rot90(COLOUR[1], -1).copy()).permute(2, 0, 1))
+        assert len(values) == 2
+
+
 def part_of_npy(share: float) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         whole = io.BytesIO()
@@ -115,6 +128,12 @@ def part_of_npz(path: Path) -> None:
     path.write_bytes(whole.getvalue()[:-40])
 
 
+def with_header(text: str) -> Callable[[Path], None]:
+    header = text.encode() + b" \n"
+    start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+    return lambda path: path.write_bytes(start + header + bytes(160)) and None
+
+
 def with_value(value: float) -> Callable[[Path], None]:
     return lambda path: np.save(path.open("wb"), np.array([[1.0, 2.0], [3.0, value], [value, 4.0]]))
 
@@ -128,6 +147,13 @@ def with_value(value: float) -> Callable[[Path], None]:
         (part_of_npy(0.5), "accepted is a whole"),
         (part_of_npy(0.99), "accepted is a whole"),
         (part_of_npz, "accepted is a whole"),
+        (with_header("{" * 100), "accepted is a whole"),
+        (with_header("{[]: 1}"), "accepted is a whole"),
+        (
+            with_header("{'descr': '<f8', 'fortran_order': False, 'shape': (1" + 25 * "0" + ", 2)}"),
+            "accepted is a whole",
+        ),
+        (with_header("{'descr': '<f8', 'fortran_order': False, 'shape': (True, 2)}"), "accepted is a whole"),
         (with_value(math.nan), r"NaN or infinite values in 2 of 3 examples.*number 1"),
         (with_value(-math.inf), "NaN or infinite values"),
         (with_value(1e300), "finite numbers .of float32"),
@@ -176,6 +202,16 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+def test_an_array_alone_has_no_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"x.npy .*one array.* none is a\)"):
+        read_data(saved(tmp_path / "x.npy", GREY), key="a")
+
+
+def several(path: Path) -> None:
+    first, second = map(Image.fromarray, GREY[:2])
+    first.save(path / "b.tif", save_all=True, append_images=[second])
+
+
 def cut_short(path: Path) -> None:
     whole = folder(path, {"b.png": COLOUR[0]}) / "b.png"
     whole.write_bytes(whole.read_bytes()[:-60])
@@ -192,6 +228,7 @@ def cut_short(path: Path) -> None:
         (lambda path: (path / "b.png").write_bytes(b""), r"b.png \("),
         (lambda path: (path / "b.jpg").write_text("text"), r"b.jpg \("),
         (cut_short, r"b.png \("),
+        (several, r"b.tif \(it holds 2 pictures"),
         (lambda path: folder(path, {"b.png": np.zeros((2, 2, 4), np.uint8)}), "b.png .*transparent in places"),
         (lambda path: folder(path, {"b.png": np.zeros((2, 2), np.uint16)}), "b.png .*of mode I;16, not of 8 bits"),
     ],
@@ -244,8 +281,14 @@ def test_data_that_do_not_vary_have_no_density_and_are_refused() -> None:
     still = torch.cat([torch.randn(9, 2), torch.full((9, 1), 0.1)], 1)
     with pytest.raises(ValueError, match="component 2 in all examples"):
         Scaling.fit(Data(still, None))
-    with pytest.raises(ValueError, match="pixels are all 3"):
-        Scaling.fit(Data(torch.full((9, 1, 2, 2), 3.0), None))
+    for levels in (None, 256):
+        with pytest.raises(ValueError, match="data: got images whose pixels are all 3"):
+            Scaling.fit(Data(torch.full((9, 1, 2, 2), 3.0), levels))
+
+
+def test_vectors_that_float32_can_hardly_tell_apart_are_not_called_the_same() -> None:
+    with pytest.raises(ValueError, match=r"component 1 varies by less than a millionth.*subtract the mean"):
+        Scaling.fit(Data(torch.randn(9, 2) + torch.tensor([0.0, 2e6]), None))
 
 
 @pytest.mark.parametrize("levels", [2, 256, 1000])

@@ -2,6 +2,7 @@
 file as it was."""
 
 import argparse
+import errno
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from sklearn.covariance import ledoit_wolf
 import diffusion
 import sdesolve as ss
 from diffusion.__main__ import main, parser
-from diffusion.checkpoint import load_checkpoint
+from diffusion.checkpoint import load_checkpoint, save_checkpoint
 from diffusion.commands import sample as sampling
 from diffusion.models.data import read_data
 
@@ -370,6 +371,22 @@ def test_a_checkpoint_of_another_model_is_refused_and_left_alone(
     assert "images (3, 4, 6) of 256 levels; accepted is vectors (2,) of real numbers" in text
 
 
+@pytest.mark.parametrize(
+    "name", ["losses", "optimizer/0/exp_avg", "optimizer/0/step", "optimizer/99/step", "optimizer/x/step"]
+)
+def test_a_checkpoint_whose_tensors_were_changed_is_not_resumed(
+    points: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    path, command = tmp_path / "m", ["train", str(points), "--output", str(tmp_path / "m"), *STILL]
+    assert main(command) == 0
+    tensors, facts = load_checkpoint(path)
+    added = {**tensors, name: torch.zeros(3)}
+    missing = {key: value for key, value in tensors.items() if key != name}
+    for changed in (added, missing) if name in tensors else (added,):
+        save_checkpoint(path, changed, facts)
+        assert re.search("checkpoint: got .*(losses|moments)", refused([*command, "--resume"], path, capsys))
+
+
 def test_nothing_is_written_over_unless_asked(
     model: Path, points: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -431,6 +448,50 @@ def test_mistakes_end_with_status_2_one_line_and_no_file(
     given = [str(names.get(argument, argument)) for argument in arguments]
     assert text in refused([*given, "--quiet"], model, capsys)
     assert list(tmp_path.iterdir()) == [broken]
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_computed(
+    model: Path, points: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept.npy"
+    kept.write_bytes(points.read_bytes())
+    train, sample = ["train", str(kept), *STILL, "--output"], ["sample", str(model), "--quiet", "--output"]
+    assert "kept.npy on the way there, which is no folder" in refused([*train, str(kept / "model")], kept, capsys)
+    assert "cannot be written there" in refused([*train, str(tmp_path / (250 * "x"))], kept, capsys)
+    assert "which is a device" in refused([*train, os.devnull, "--overwrite"], kept, capsys)
+    twice = [str(tmp_path / "x.png"), str(tmp_path / "x-trajectories.png"), "--trajectory", "2"]
+    for names in (twice, [str(tmp_path / "x.npy")] * 2):
+        assert "for two things" in refused([*sample, *names], kept, capsys)
+    picture = sorted(pictures.iterdir())[0]
+    over = ["train", str(pictures), "--output", str(picture), "--overwrite", *STILL]
+    assert "which is read by the same command" in refused(over, picture, capsys)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 1),
+        (PermissionError(errno.EACCES, "Permission denied"), 2),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), 1),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 1),
+    ],
+)
+def test_a_full_disk_and_a_full_memory_are_failures_in_one_line_and_not_mistakes(
+    points: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    status: int,
+) -> None:
+    def fails(*given: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(diffusion.commands.train, "fit", fails)
+    assert main(["train", str(points), "--output", str(tmp_path / "m"), *STILL]) == status
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
 
 
 def options_of(command: str) -> list[argparse.Action]:
