@@ -15,8 +15,8 @@ from .fit import TrainingInterrupted
 FAILED = 1
 MISTAKE = 2
 INTERRUPTED = 130
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""A file could not be written for no fault of the request."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, None)
+"""A file could not be written for no fault of the request; numpy.save says so in an OSError without a number."""
 NO_MEMORY = ("out of memory", "allocate memory")
 """In what torch says, in an error of no type of its own on a CPU."""
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MISTAKE
     except (ValueError, TypeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return FAILED if isinstance(error, OSError) and error.errno in NO_ROOM else MISTAKE
+        return FAILED if type(error) is OSError and error.errno in NO_ROOM else MISTAKE
     except (ArithmeticError, MemoryError, ss.SolveError) as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED

@@ -41,6 +41,10 @@ def save_checkpoint(path: str | os.PathLike[str], tensors: Mapping[str, Tensor],
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

@@ -60,7 +60,7 @@ def check_outputs(
                 pass
         except OSError as error:
             got = f"{path}, which cannot be written there ({error.strerror})"
-            raise type(error)(message("--output", got, "another name or folder")) from error
+            raise PermissionError(message("--output", got, "another name or folder")) from error
 
 
 @contextmanager
@@ -72,6 +72,10 @@ def replacing(path: Path, *, keep: bool = True) -> Iterator[BinaryIO]:
             yield file
         if keep:
             partial.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

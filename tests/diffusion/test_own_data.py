@@ -467,10 +467,29 @@ def test_what_cannot_be_written_is_refused_before_anything_is_computed(
     assert "which is read by the same command" in refused(over, picture, capsys)
 
 
+def test_a_file_that_does_not_fit_is_named_and_nothing_of_it_stays(
+    points: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    kept = tmp_path / "m"
+    train = ["train", str(points), "--output", str(kept), *STILL]
+    assert main(train) == 0
+    before = kept.read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    assert main([*train, "--overwrite"]) == 1
+    assert "No space left on device: " in (said := capsys.readouterr().err)
+    assert str(kept) in said
+    assert kept.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [kept]
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), 1),
+        (OSError("6000 requested and 992 written"), 1),
         (PermissionError(errno.EACCES, "Permission denied"), 2),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), 1),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 1),
