@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,6 +60,13 @@ def chosen(only: str | None, sections: Mapping[str, Section]) -> list[Section]:
     return [section for section in sections.values() if section.name in names]
 
 
+def make(folder: Path) -> None:
+    """A folder in which files can be written, before anything is computed for it; OSError if there can be none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 def main(arguments: Sequence[str] | None = None, sections: Mapping[str, Section] = SECTIONS) -> int:
     """Run the command line; returns the exit status."""
     reader = parser(sections)
@@ -72,6 +80,10 @@ def main(arguments: Sequence[str] | None = None, sections: Mapping[str, Section]
         picked = chosen(options.only, sections)
     except ValueError as error:
         reader.error(str(error))
+    try:
+        make(options.output)
+    except OSError as error:
+        reader.error(f"--output: got {options.output} ({error}); accepted is a folder that can be written to")
     # the tensors here are small: more threads would wait for each other
     torch.set_num_threads(1)
     start = time.perf_counter()

@@ -68,6 +68,20 @@ def test_unknown_section_is_an_error_that_lists_the_accepted_ones(only: str, cap
     assert all(name in text for name in SECTIONS)
 
 
+def test_a_folder_that_cannot_be_is_an_error_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    mine, measured = tmp_path / "mine", []
+    mine.write_text("text")
+    for path in (mine, mine / "reports"):
+        with pytest.raises(SystemExit) as stop:
+            main(["--output", str(path)], house(lambda: measured.append(1) or good()))
+        assert stop.value.code == 2
+        assert f"--output: got {path}" in capsys.readouterr().err
+    assert not measured
+    assert mine.read_text() == "text"
+
+
 def test_passing_run_exits_with_zero_and_writes_both_reports(tmp_path: Path) -> None:
     assert main(["--output", str(tmp_path / "new" / "folder"), "--seed", "7"], house(good)) == PASSED
     data, page = report(tmp_path / "new" / "folder")
